@@ -1,0 +1,4 @@
+/**
+ * What users test their own policies with.
+ */
+export { interruptEverywhere } from "./interruptEverywhere.ts"
