@@ -12,7 +12,7 @@
 import { Context, Duration, Effect, type Fiber, Function, Schema } from "effect"
 import { interruptAfter } from "./internal/interruptAfter.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
-import { withoutStack } from "./internal/refusal.ts"
+import { refused, withoutStack } from "./internal/refusal.ts"
 
 /** The work could not end before its deadline. */
 export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("DeadlineExceeded", {
@@ -21,6 +21,9 @@ export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("De
   /** Whether the work had begun. If not, nothing has happened and the call can safely be made again. */
   started: Schema.Boolean
 }) {
+  get [refused]() {
+    return !this.started
+  }
   override get message() {
     return this.started
       ? `Deadline exceeded after ${Duration.format(this.after)}`

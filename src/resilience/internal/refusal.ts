@@ -1,5 +1,5 @@
 /**
- * Builds errors without capturing a stack trace.
+ * Builds errors without capturing a stack trace, and marks those that say a call was not made.
  *
  * A refusal is an expected answer that may be given thousands of times a second in an outage. Its stack says nothing
  * its fields do not say, and capturing it costs several times as much as everything else about it.
@@ -21,3 +21,10 @@ export const withoutStack = <E>(make: () => E): E => {
   Error.stackTraceLimit = limit
   return error
 }
+
+/** The property of an error that says whether it refused the call instead of making it. */
+export const refused: unique symbol = Symbol.for("effect-resilience/refused")
+
+/** Whether the error is a refusal of this package: the call was not made, so it says nothing about the dependency. */
+export const isRefusal = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && refused in error && error[refused] === true
