@@ -1,0 +1,215 @@
+/**
+ * Runs a failed call again, after a wait, as long as that can help.
+ *
+ * Only failures are retried, never defects or interruptions, and only those `while` allows (all). The wait is what the
+ * `Schedule` says or what the error asks for with `retryAfter`, whichever is longer. The error of the last attempt comes
+ * through as it is, at once when the error asks for more than `maxRetryAfter` (1 minute) or when the deadline would pass
+ * during the wait.
+ *
+ * Put it outside breaker, limiter and timeout, so that each attempt is counted, and inside the deadline. `delays` retries
+ * once per delay; `exponential` 3 `times`, from `base` (1 second) by `factor` (2) up to `maxDelay` (30 seconds), with
+ * "full" `jitter`.
+ */
+import { Cause, Clock, Context, Duration, Effect, type Fiber, Function, Pull, Random, Schedule } from "effect"
+import { remainingMillisUnsafe } from "./Deadline.ts"
+import { fromError } from "./RetryAfter.ts"
+
+/** A way to retry calls that fail with `E`. It holds no state: each call through it steps the schedule from the start. */
+export interface Retry<in E = unknown, out R = never> {
+  /** Runs the effect, and again as long as it fails, the options allow it and the time suffices. */
+  readonly execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => Effect.Effect<A, E1, R | R1>
+}
+
+/** A failed attempt that is about to be followed by another. */
+export interface Failed<out E> {
+  /** The attempt that failed: 1 for the first. */
+  readonly attempt: number
+  readonly error: E
+  /** The wait before the next attempt. */
+  readonly delay: Duration.Duration
+}
+
+/** What is retried, when, and how often. */
+export interface Options<E, R = never> {
+  /** The delays between the attempts; the retries end where it ends. It is stepped with each error. */
+  readonly schedule: Schedule.Schedule<unknown, E, never, R>
+  /** Whether another attempt can succeed after this error. Defaults to all errors. */
+  readonly while?: ((error: E) => boolean) | undefined
+  /** The longest `retryAfter` of an error that is waited for; one that asks for more ends the retries. Defaults to 1 minute. */
+  readonly maxRetryAfter?: Duration.Input | undefined
+  /** Runs before each wait, to log or count. A defect in it is logged and does not touch the call. Defaults to nothing. */
+  readonly onRetry?: ((failed: Failed<E>) => Effect.Effect<unknown, never, R>) | undefined
+}
+
+/**
+ * The attempt that is running: 1 outside of any retry and in the first attempt, 2 in the first retry. An operation reads
+ * it to tell the server or the log. Of two nested retries, the inner one counts.
+ */
+export const CurrentAttempt = Context.Reference<number>("effect-resilience/Retry/CurrentAttempt", {
+  defaultValue: () => 1
+})
+
+/** Creates a retry. Annotate the parameter of `while` with the errors it knows, or use `retry`, which infers them. */
+export const make = <E = unknown, R = never>(options: Options<E, R>): Retry<E, R> => {
+  const maxRetryAfter = Duration.toMillis(options.maxRetryAfter ?? "1 minute")
+  if (!(maxRetryAfter >= 0)) throw invalid("maxRetryAfter", "zero or more", maxRetryAfter)
+  return {
+    execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) =>
+      Effect.withFiber<A, E1, R | R1>((fiber) => {
+        // Inside the second attempt of an outer retry, the first attempt of this one is the first again.
+        const first = fiber.getRef(CurrentAttempt) === 1 ? self : Effect.provideService(self, CurrentAttempt, 1)
+        return Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, fiber, cause))
+      })
+  }
+}
+
+/** Retries an effect as the options say. The same as `make(options).execute(self)`, with the error type inferred. */
+export const retry: {
+  <E, R2 = never>(options: Options<E, R2>): <A, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | R2>
+  <A, E, R, R2 = never>(self: Effect.Effect<A, E, R>, options: Options<E, R2>): Effect.Effect<A, E, R | R2>
+} = Function.dual(
+  2,
+  <A, E, R, R2 = never>(self: Effect.Effect<A, E, R>, options: Options<E, R2>): Effect.Effect<A, E, R | R2> =>
+    make(options).execute(self)
+)
+
+/** A schedule of exactly these delays: one retry after each. With none, nothing is retried. */
+export const delays = (waits: ReadonlyArray<Duration.Input>): Schedule.Schedule<Duration.Duration> => {
+  const durations = waits.map((wait, index) => {
+    const duration = Duration.fromInputUnsafe(wait)
+    if (!(Duration.toMillis(duration) >= 0))
+      throw invalid(`delays[${index}]`, "zero or more", Duration.toMillis(duration))
+    return duration
+  })
+  return Schedule.fromStepWithMetadata(
+    Effect.succeed(({ attempt }) => {
+      const duration = durations[attempt - 1]
+      return duration === undefined ? Cause.done(Duration.zero) : Effect.succeed([duration, duration])
+    })
+  )
+}
+
+/** How the delays of `exponential` grow. */
+export interface ExponentialOptions {
+  /** The first delay, before jitter: over zero. Defaults to 1 second. */
+  readonly base?: Duration.Input | undefined
+  /** What each delay is multiplied by to give the next: at least 1. Defaults to 2. */
+  readonly factor?: number | undefined
+  /** The longest delay: at least `base`. Defaults to 30 seconds, or to `base` when that is longer. */
+  readonly maxDelay?: Duration.Input | undefined
+  /**
+   * How the delay `d = min(maxDelay, base * factor^n)` is spread, so that callers that failed together do not come back
+   * together. "none" waits `d`; "full" between 0 and `d`; "decorrelated" between `base` and three times the previous
+   * wait, up to `maxDelay`, whatever the factor. Formulas: "Exponential Backoff And Jitter", AWS Architecture Blog.
+   * Defaults to "full".
+   */
+  readonly jitter?: "none" | "full" | "decorrelated" | undefined
+  /** How often to retry: an integer of at least 0, or `Infinity`. Defaults to 3. */
+  readonly times?: number | undefined
+}
+
+/** A schedule of growing delays, in whole milliseconds. Its jitter is drawn from Effect's `Random`. */
+export const exponential = (options: ExponentialOptions = {}): Schedule.Schedule<Duration.Duration> => {
+  const base = Duration.toMillis(options.base ?? "1 second")
+  const factor = options.factor ?? 2
+  const maxDelay = options.maxDelay === undefined ? Math.max(30_000, base) : Duration.toMillis(options.maxDelay)
+  const jitter = options.jitter ?? "full"
+  const times = options.times ?? 3
+  if (!(base > 0 && base < Infinity)) throw invalid("base", "a finite duration over zero", base)
+  if (!(factor >= 1 && factor < Infinity)) throw invalid("factor", "a number of at least 1", factor)
+  if (!(maxDelay >= base && maxDelay < Infinity)) throw invalid("maxDelay", "finite and at least base", maxDelay)
+  if (!(times === Infinity || (Number.isInteger(times) && times >= 0))) {
+    throw invalid("times", "an integer >= 0 or Infinity", times)
+  }
+
+  // Past a few hundred attempts the power is infinite, and the smaller of the two still the cap.
+  const grown = (attempt: number) => Math.min(maxDelay, base * factor ** (attempt - 1))
+  const next = (attempt: number, previous: number, random: () => number) => {
+    if (jitter === "none") return grown(attempt)
+    if (jitter === "full") return grown(attempt) * random()
+    return Math.min(maxDelay, base + (3 * previous - base) * random())
+  }
+
+  return Schedule.fromStepWithMetadata(
+    Effect.sync(() => {
+      let previous = base
+      return ({ attempt }: { readonly attempt: number }) =>
+        attempt > times
+          ? Cause.done(Duration.zero)
+          : Effect.withFiber((fiber) => {
+              previous = next(attempt, previous, () => fiber.getRef(Random.Random).nextDoubleUnsafe())
+              const duration = Duration.millis(Math.round(previous))
+              return Effect.succeed<[Duration.Duration, Duration.Duration]>([duration, duration])
+            })
+    })
+  )
+}
+
+const notified = <E, R>(
+  onRetry: (failed: Failed<E>) => Effect.Effect<unknown, never, R>,
+  failed: Failed<E>
+): Effect.Effect<unknown, never, R> =>
+  Effect.catchCause(
+    Effect.suspend(() => onRetry(failed)),
+    (cause) =>
+      Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.logWarning("onRetry died; the call goes on", cause)
+  )
+
+// The failure of a cause that is nothing but failures: beside a defect or an interruption no failure is retried.
+const onlyFailure = <E>(cause: Cause.Cause<E>): Cause.Fail<E> | undefined =>
+  cause.reasons.every(Cause.isFailReason) ? cause.reasons[0] : undefined
+
+const invalid = (name: string, expected: string, value: number): RangeError =>
+  new RangeError(`Retry: ${name} must be ${expected}, got ${value}`)
+
+type Step<E, R> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], never, unknown, R>
+
+// Everything that only a failed call needs: its own steps of the schedule, and the loop over the further attempts.
+const again = <A, E, E1 extends E, R, R1>(
+  self: Effect.Effect<A, E1, R1>,
+  options: Options<E, R>,
+  maxRetryAfter: number,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  firstCause: Cause.Cause<E1>
+): Effect.Effect<A, E1, R | R1> => {
+  let attempt = 1
+  let step: Step<E, R> | undefined
+
+  const onFailure = (cause: Cause.Cause<E1>): Effect.Effect<A, E1, R | R1> => {
+    const error = onlyFailure(cause)
+    if (error === undefined || (options.while !== undefined && !options.while(error.error))) {
+      return Effect.failCause(cause)
+    }
+    return step === undefined
+      ? Effect.flatMap(Schedule.toStep(options.schedule), (made) => {
+          step = made
+          return proceed(made, cause, error.error)
+        })
+      : proceed(step, cause, error.error)
+  }
+
+  const proceed = (step: Step<E, R>, cause: Cause.Cause<E1>, error: E1): Effect.Effect<A, E1, R | R1> =>
+    Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
+      onSuccess: ([, scheduled]) => {
+        const hint = fromError(error)
+        const asked = hint === undefined ? 0 : Duration.toMillis(hint)
+        const millis = Math.max(Duration.toMillis(scheduled), asked)
+        if (asked > maxRetryAfter || millis === Infinity || millis >= remainingMillisUnsafe(fiber)) {
+          return Effect.failCause(cause)
+        }
+        // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
+        const delay = Duration.millis(Math.ceil(millis))
+        const wait = Effect.flatMap(Effect.sleep(delay), () => {
+          attempt++
+          return Effect.catchCause(Effect.provideService(self, CurrentAttempt, attempt), onFailure)
+        })
+        return options.onRetry === undefined
+          ? wait
+          : Effect.andThen(notified(options.onRetry, { attempt, error, delay }), wait)
+      },
+      onFailure: Effect.failCause,
+      onDone: () => Effect.failCause(cause)
+    })
+
+  return onFailure(firstCause)
+}

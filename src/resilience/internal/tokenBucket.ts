@@ -1,0 +1,158 @@
+/**
+ * The arithmetic of a token bucket whose rate can be cut and grows back. The time is a parameter of every function.
+ *
+ * What the bucket holds is one formula of the time since an anchor: the tokens at the anchor, plus what the rate has
+ * brought since, minus the sum of what was taken. Nothing is added up call by call, so no fraction is lost to rounding
+ * however many calls there are; the anchor moves only where the sum starts again.
+ */
+
+/** The numbers of a bucket. Rates are tokens per second, times milliseconds. */
+export interface BucketOptions {
+  readonly capacity: number
+  readonly refillPerSecond: number
+  /** What a cut multiplies the rate by. */
+  readonly factor: number
+  /** The lowest rate. */
+  readonly floorPerSecond: number
+  /** The time in which the rate grows by `refillPerSecond`. */
+  readonly recoverMillis: number
+  /** The time after a cut in which there is no other. */
+  readonly cooldownMillis: number
+}
+
+/** A bucket that starts full. */
+export class TokenBucket {
+  private readonly options: BucketOptions
+  // What counts as enough despite rounding: the tokens of a nanosecond. It is owed afterwards, never given away.
+  private readonly tolerance: number
+  // The rate at the anchor, from where it grows by `slope` per second until it is full again.
+  private rate: number
+  private readonly slope: number
+  private anchorAt: number
+  private anchorTokens: number
+  private taken = 0
+  private pausedUntil = -Infinity
+  private cutAt = -Infinity
+  private seenAt: number
+
+  constructor(options: BucketOptions, now: number) {
+    this.options = options
+    this.tolerance = (1 + options.refillPerSecond) * 1e-9
+    this.rate = options.refillPerSecond
+    this.slope = options.refillPerSecond / (options.recoverMillis / 1000)
+    this.anchorAt = now
+    this.anchorTokens = options.capacity
+    this.seenAt = now
+  }
+
+  /** The tokens there now: between 0 and the capacity. */
+  tokens(now: number): number {
+    this.observe(now)
+    return Math.max(0, Math.min(this.options.capacity, this.level(now)))
+  }
+
+  /** The tokens per second that come now: 0 during a pause is not said here, see `pausedMillis`. */
+  ratePerSecond(now: number): number {
+    this.observe(now)
+    return this.rateAt(now)
+  }
+
+  /** How long nothing is given out: 0 without a pause. */
+  pausedMillis(now: number): number {
+    this.observe(now)
+    return Math.max(0, this.pausedUntil - now)
+  }
+
+  /** Takes `cost` tokens if they are there. */
+  takeIfAvailable(now: number, cost: number): boolean {
+    this.observe(now)
+    if (now < this.pausedUntil || this.level(now) < cost - this.tolerance) return false
+    this.taken += cost
+    // Before the sum is so large that a small cost would be rounded in it.
+    if (this.taken > 1e6) this.anchor(now, this.level(now))
+    return true
+  }
+
+  /**
+   * The smallest number of whole milliseconds after which `demand` tokens can be taken, if nobody takes any before:
+   * 0 for now. Infinite when that is beyond what can be counted. `demand` may be over the capacity for several calls in
+   * turn, as their tokens are taken while they come.
+   */
+  waitMillis(now: number, demand: number): number {
+    this.observe(now)
+    const needed = demand - this.tolerance
+    const enoughAt = this.anchorAt + this.millisFor(needed - this.anchorTokens + this.taken)
+    const wait = Math.max(0, Math.ceil(Math.max(enoughAt, this.pausedUntil) - now))
+    if (!Number.isSafeInteger(wait)) return Infinity
+    // The formula and its inverse can round to different sides of a millisecond. The formula decides.
+    const enough = (millis: number) => now + millis >= this.pausedUntil && this.level(now + millis) >= needed
+    if (!enough(wait)) return wait + 1
+    return wait > 0 && enough(wait - 1) ? wait - 1 : wait
+  }
+
+  /** Gives nothing out for `pauseMillis`, and cuts the rate if the last cut is long enough ago. */
+  throttle(now: number, pauseMillis: number): void {
+    this.observe(now)
+    const { capacity, cooldownMillis, factor, floorPerSecond } = this.options
+    const cut = now >= this.pausedUntil && now >= this.cutAt + cooldownMillis
+    const rate = this.rateAt(now)
+    this.anchor(now, Math.min(1, capacity, this.level(now)))
+    if (cut) {
+      this.cutAt = now
+      this.rate = Math.min(rate, Math.max(floorPerSecond, rate * factor))
+    }
+    this.pausedUntil = Math.max(this.pausedUntil, now + pauseMillis)
+    // In the pause no token comes and the rate does not grow.
+    this.anchorAt = Math.max(now, this.pausedUntil)
+  }
+
+  // Moves everything along with a clock that was set back, as if no time had passed since it was last read: time that
+  // is measured twice grants nothing, and what was to come is still as far away as before. And lets a full bucket start
+  // afresh, so that idle time is never saved up.
+  private observe(now: number): void {
+    if (now < this.seenAt) {
+      const back = this.seenAt - now
+      this.anchorAt -= back
+      this.pausedUntil -= back
+      this.cutAt -= back
+    }
+    this.seenAt = now
+    if (this.level(now) > this.options.capacity) this.anchor(now, this.options.capacity)
+  }
+
+  private anchor(now: number, tokens: number): void {
+    this.rate = this.rateAt(now)
+    this.anchorAt = Math.max(now, this.anchorAt)
+    this.anchorTokens = tokens
+    this.taken = 0
+  }
+
+  private rateAt(now: number): number {
+    const seconds = Math.max(0, now - this.anchorAt) / 1000
+    return Math.min(this.options.refillPerSecond, this.rate + this.slope * seconds)
+  }
+
+  // The integral of the rate: a ramp from the rate at the anchor up to the full rate, and a straight line from there.
+  private level(now: number): number {
+    const millis = Math.max(0, now - this.anchorAt)
+    const full = this.options.refillPerSecond
+    const held = this.anchorTokens - this.taken
+    if (this.rate === full) return held + (full * millis) / 1000
+    const ramp = ((full - this.rate) / this.slope) * 1000
+    if (millis >= ramp) return held + ((this.rate + full) / 2) * (ramp / 1000) + (full * (millis - ramp)) / 1000
+    const seconds = millis / 1000
+    return held + (this.rate + (this.slope * seconds) / 2) * seconds
+  }
+
+  // The inverse of the integral: how long after the anchor `gain` tokens have come.
+  private millisFor(gain: number): number {
+    if (gain <= 0) return 0
+    const full = this.options.refillPerSecond
+    if (this.rate === full) return (gain * 1000) / full
+    const ramp = (full - this.rate) / this.slope
+    const ramped = ((this.rate + full) / 2) * ramp
+    if (gain >= ramped) return (ramp + (gain - ramped) / full) * 1000
+    // The positive root of slope/2 * t^2 + rate * t = gain, in the form that does not subtract near equals.
+    return ((2 * gain) / (this.rate + Math.sqrt(this.rate * this.rate + 2 * this.slope * gain))) * 1000
+  }
+}
