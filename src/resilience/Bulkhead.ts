@@ -12,7 +12,7 @@
  */
 import { Config, Context, Effect, type Fiber, Layer, Schema } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
-import { withoutStack } from "./internal/refusal.ts"
+import { refused, withoutStack } from "./internal/refusal.ts"
 import { type Links, Waiters } from "./internal/waiters.ts"
 
 /** A compartment with a number of places. */
@@ -50,6 +50,9 @@ export class BulkheadFull extends Schema.TaggedError<BulkheadFull>()("BulkheadFu
   /** The calls that were waiting. */
   waiting: Schema.Int
 }) {
+  get [refused]() {
+    return true
+  }
   override get message() {
     return `Bulkhead full: ${this.running} running, ${this.waiting} waiting`
   }

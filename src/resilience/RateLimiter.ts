@@ -14,7 +14,7 @@
 import { Config, Context, Duration, Effect, type Fiber, Layer, Schema } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
-import { withoutStack } from "./internal/refusal.ts"
+import { refused, withoutStack } from "./internal/refusal.ts"
 import { TokenBucket } from "./internal/tokenBucket.ts"
 import { type Links, Waiters } from "./internal/waiters.ts"
 
@@ -92,6 +92,9 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   /** The calls that were waiting. */
   waiting: Schema.Int
 }) {
+  get [refused]() {
+    return true
+  }
   override get message() {
     return `Rate limited: try again after ${Duration.format(this.retryAfter)} (${this.waiting} waiting)`
   }

@@ -1,23 +1,24 @@
 /**
- * The table of contents: one namespace per primitive, by what it protects from.
+ * The table of contents: one namespace per primitive, by what it is about.
  */
-
-// Failure: what stops calling a dependency that fails.
-export * as CircuitBreaker from "./CircuitBreaker.ts"
 
 // Time: how long a call may take.
 export * as Deadline from "./Deadline.ts"
 export * as Timeout from "./Timeout.ts"
 
-// Load: how much may be asked of a dependency.
+// Failure: when to stop calling.
+export * as CircuitBreaker from "./CircuitBreaker.ts"
+
+// Load: how much may be asked of a dependency, and how to ask once for many.
+export * as Batcher from "./Batcher.ts"
 export * as Bulkhead from "./Bulkhead.ts"
+export * as Cache from "./Cache.ts"
 export * as RateLimiter from "./RateLimiter.ts"
+export * as SingleFlight from "./SingleFlight.ts"
 
 // Repetition: when to try again.
 export * as Retry from "./Retry.ts"
 export * as RetryAfter from "./RetryAfter.ts"
 
-// Saved calls: how to ask once for many.
-export * as Batcher from "./Batcher.ts"
-export * as Cache from "./Cache.ts"
-export * as SingleFlight from "./SingleFlight.ts"
+// Composition: all of them around one call.
+export * as Policy from "./Policy.ts"

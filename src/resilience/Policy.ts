@@ -1,0 +1,173 @@
+/**
+ * Puts the primitives around a call in the one order in which they work together.
+ *
+ * Outermost first: cache → deadline → bulkhead → retry → circuit breaker → rate limiter → timeout → the call. So a cached
+ * answer costs nothing; the deadline bounds waits and retries; a call holds its place in the bulkhead from its first
+ * attempt to its last; every attempt takes a token, has its own timeout and counts for the circuit.
+ *
+ * A refusal by the open circuit ends the retries, unless the call has a deadline and the circuit lets calls through again
+ * before it. For another order, `pipe` the primitives by hand.
+ *
+ * Holds no state but that of its parts, which can be shared with other policies.
+ */
+import { Cause, Duration, Effect } from "effect"
+import type { Bulkhead, BulkheadFull } from "./Bulkhead.ts"
+import type { Cache, Key } from "./Cache.ts"
+import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
+import * as Deadline from "./Deadline.ts"
+import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
+import type { Retry } from "./Retry.ts"
+import * as Timeout from "./Timeout.ts"
+
+/** A way to make calls, which adds the errors `E`. It can be used for calls that fail with `Accepts` and needs `R`. */
+export interface Policy<out E = never, in Accepts = unknown, out R = never> {
+  /** Makes the call under the policy. */
+  readonly execute: <A, E1 extends Accepts, R1>(self: Effect.Effect<A, E1, R1>) => Effect.Effect<A, E | E1, R | R1>
+}
+
+/** A way to make calls whose results are kept by key. They succeed with `A` and fail with `E`, refusals included. */
+export interface CachedPolicy<K extends Key, A, E = never, R = never> {
+  /** Answers with the kept result of the key, waits for the call of the same key, or makes the call under the policy. */
+  readonly execute: (options: { readonly key: K }) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
+}
+
+/** The parts of a policy. What is left out is not done. */
+export interface Options<
+  D extends Duration.Input | undefined,
+  B extends Bulkhead | undefined,
+  C extends CircuitBreaker | undefined,
+  L extends RateLimiter | undefined,
+  T extends Duration.Input | undefined,
+  Accepts,
+  R
+> {
+  /** The time for everything together, from the first attempt to the last answer: over zero. Adds `DeadlineExceeded`. */
+  readonly deadline?: D
+  /** Where the call takes its place. Adds `BulkheadFull`. */
+  readonly bulkhead?: B
+  /** How failed attempts are repeated. It must accept the errors of breaker, limiter and timeout. Adds none itself. */
+  readonly retry?: Retry<Accepts | AttemptErrors<C, L, T>, R> | undefined
+  /** Where the outcome of every attempt counts. Adds `CircuitOpen`. */
+  readonly circuitBreaker?: C
+  /** The key of the breaker's circuit that the attempts go through. Defaults to "default". */
+  readonly circuit?: string | undefined
+  /** Where every attempt takes a token. Adds `RateLimited`. */
+  readonly rateLimiter?: L
+  /** The time for each attempt: over zero. Adds `TimedOut`. */
+  readonly timeout?: T
+}
+
+/** The cache of a policy that keeps results. */
+export interface CacheOption<K extends Key, A, E> {
+  /** Where results are kept, and calls with the same key are shared. Its errors must include those of the other parts. */
+  readonly cache: Cache<K, A, E>
+}
+
+/** The errors that the parts around one attempt add. */
+export type AttemptErrors<C, L, T> = Added<C, CircuitOpen> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>
+
+/** The errors that all parts add. */
+export type Errors<D, B, C, L, T> =
+  | Added<D, Deadline.DeadlineExceeded>
+  | Added<B, BulkheadFull>
+  | AttemptErrors<C, L, T>
+
+/** The error of a part: none when it is left out, its own when it is there or may be there. */
+export type Added<Part, E> = [Part] extends [undefined] ? never : E
+
+/**
+ * Composes a policy. The parts can be shared with other policies; two that share a breaker and the name of the `circuit`
+ * share the circuit. Durations that make no sense are a `RangeError`, thrown here.
+ */
+export function make<
+  K extends Key,
+  A,
+  D extends Duration.Input | undefined = undefined,
+  B extends Bulkhead | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  L extends RateLimiter | undefined = undefined,
+  T extends Duration.Input | undefined = undefined,
+  E = unknown,
+  R = never
+>(
+  options: Options<D, B, C, L, T, E, R> & CacheOption<K, A, E | Errors<D, B, C, L, T>>
+): CachedPolicy<K, A, E | Errors<D, B, C, L, T>, R>
+export function make<
+  D extends Duration.Input | undefined = undefined,
+  B extends Bulkhead | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  L extends RateLimiter | undefined = undefined,
+  T extends Duration.Input | undefined = undefined,
+  Accepts = unknown,
+  R = never
+>(options: Options<D, B, C, L, T, Accepts, R>): Policy<Errors<D, B, C, L, T>, Accepts, R>
+export function make(options: Parts): Policy<unknown, unknown, unknown> | CachedPolicy<Key, unknown, unknown, unknown> {
+  const { bulkhead, cache, circuit = "default", circuitBreaker, rateLimiter, retry } = options
+  const deadline = positive("deadline", options.deadline)
+  const timeout = positive("timeout", options.timeout)
+
+  // From the outside in: each part is applied to what the ones after it have made of the call.
+  const parts: Array<Part> = []
+  if (deadline !== undefined) parts.push(Deadline.within(deadline))
+  if (bulkhead !== undefined) parts.push(bulkhead.execute)
+  if (retry !== undefined) {
+    parts.push(circuitBreaker === undefined || deadline !== undefined ? retry.execute : retryWhileClosed(retry))
+  }
+  if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
+  if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
+  if (timeout !== undefined) parts.push(Timeout.timeout(timeout))
+  const run: Part = (self) => parts.reduceRight((inner, part) => part(inner), self)
+
+  if (cache === undefined) return { execute: run }
+  return {
+    // Put together only when it is needed: a hit makes nothing.
+    execute: (call: { readonly key: Key }) => {
+      const answer = cache.execute(call)
+      return (self: Effect.Effect<unknown, unknown, unknown>) => answer(Effect.suspend(() => run(self)))
+    }
+  }
+}
+
+// What the overloads say in types, as seen from inside: parts without their types.
+type Part = <A>(self: Effect.Effect<A, unknown, unknown>) => Effect.Effect<A, unknown, unknown>
+
+interface Parts extends Options<
+  Duration.Input | undefined,
+  Bulkhead | undefined,
+  CircuitBreaker | undefined,
+  RateLimiter | undefined,
+  Duration.Input | undefined,
+  unknown,
+  unknown
+> {
+  readonly cache?: Cache<Key, unknown, unknown>
+}
+
+// Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries. It passes through
+// the retry as if it were the result: a failure would be retried.
+const retryWhileClosed =
+  (retry: Retry<unknown, unknown>): Part =>
+  <A>(self: Effect.Effect<A, unknown, unknown>) =>
+    Effect.withFiber((fiber) => {
+      if (Deadline.remainingMillisUnsafe(fiber) !== Infinity) return retry.execute(self)
+      let refusal: Cause.Cause<unknown> | undefined
+      // `undefined as A` is never seen: where `refusal` is set, the result is that.
+      const attempt = Effect.catchCause(self, (cause) => {
+        if (!isCircuitOpen(cause)) return Effect.failCause(cause)
+        refusal = cause
+        return Effect.succeed(undefined as A)
+      })
+      return Effect.flatMap(retry.execute(attempt), (value) =>
+        refusal === undefined ? Effect.succeed(value) : Effect.failCause(refusal)
+      )
+    })
+
+const isCircuitOpen = ({ reasons: [first, ...others] }: Cause.Cause<unknown>): boolean =>
+  others.length === 0 && first?._tag === "Fail" && first.error instanceof CircuitOpen
+
+const positive = (name: string, value: Duration.Input | undefined): Duration.Duration | undefined => {
+  if (value === undefined) return undefined
+  const duration = Duration.fromInputUnsafe(value)
+  if (Duration.toMillis(duration) > 0) return duration
+  throw new RangeError(`Policy: ${name} must be over zero, got ${Duration.toMillis(duration)} ms`)
+}

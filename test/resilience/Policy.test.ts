@@ -1,0 +1,368 @@
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import { Data, Duration, Effect, Exit, Fiber, Result } from "effect"
+import { Bulkhead, Cache, CircuitBreaker, Deadline, Policy, RateLimiter, Retry, Timeout } from "effect-resilience"
+import { interruptEverywhere } from "effect-resilience/testing"
+import { TestClock } from "effect/testing"
+
+class Unavailable extends Data.TaggedError("Unavailable")<{}> {}
+
+// Every part, wide enough to be out of the way; a test narrows the one it is about.
+const parts = Effect.all({
+  bulkhead: Bulkhead.make({ maxConcurrent: 100 }),
+  circuitBreaker: CircuitBreaker.make({ failures: 100, openFor: "1 second" }),
+  rateLimiter: RateLimiter.make({ capacity: 100, refillPerSecond: 1 })
+})
+const retry = Retry.make({ schedule: Retry.delays([10, 10]) })
+
+// An operation that fails until its n-th attempt, and counts.
+const succeedsAt = (attempt: number) => {
+  const calls = { count: 0 }
+  const call = Effect.suspend(() => (++calls.count >= attempt ? Effect.succeed("ok") : new Unavailable()))
+  return { calls, call }
+}
+
+// Runs a call to its end in virtual time, and says how it ended and when.
+const timed = <A, E extends { readonly _tag: string }, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const start = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+    const fiber = yield* Effect.forkChild(
+      Effect.all([Effect.result(self), Effect.clockWith((clock) => clock.currentTimeMillis)])
+    )
+    yield* TestClock.adjust("1 hour")
+    const [result, end] = yield* Fiber.join(fiber)
+    return [Result.isSuccess(result) ? result.success : result.failure._tag, end - start] as const
+  })
+
+describe("Policy", () => {
+  describe("make", () => {
+    it.effect("does nothing to a call without parts", () =>
+      Effect.gen(function* () {
+        const policy = Policy.make({})
+        assert.strictEqual(yield* Effect.succeed(1).pipe(policy.execute), 1)
+        assert.deepStrictEqual(yield* Effect.exit(policy.execute(Effect.die("bug"))), Exit.die("bug"))
+      })
+    )
+
+    it("refuses durations that make no sense", () => {
+      assert.throws(() => Policy.make({ deadline: 0 }), RangeError, "Policy: deadline must be over zero, got 0 ms")
+      assert.throws(() => Policy.make({ timeout: -5 }), RangeError, "Policy: timeout must be over zero, got -5 ms")
+    })
+
+    it.effect("calls its circuit default unless told otherwise", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker } = yield* parts
+        yield* Effect.exit(new Unavailable().pipe(Policy.make({ circuitBreaker }).execute))
+        yield* Effect.exit(new Unavailable().pipe(Policy.make({ circuitBreaker, circuit: "named" }).execute))
+        assert.deepStrictEqual(
+          (yield* circuitBreaker.states).map(({ failures, key }) => [key, failures]),
+          [
+            ["default", 1],
+            ["named", 1]
+          ]
+        )
+      })
+    )
+
+    it("adds the errors of its parts and no others", () => {
+      const { bulkhead, circuitBreaker, rateLimiter } = Effect.runSync(parts)
+      const none = Policy.make({})
+      expectTypeOf(none).toEqualTypeOf<Policy.Policy>()
+      expectTypeOf(Policy.make({ retry })).toEqualTypeOf<Policy.Policy>()
+      expectTypeOf(Policy.make({ deadline: "1 second" })).toEqualTypeOf<Policy.Policy<Deadline.DeadlineExceeded>>()
+      expectTypeOf(Policy.make({ bulkhead })).toEqualTypeOf<Policy.Policy<Bulkhead.BulkheadFull>>()
+      expectTypeOf(Policy.make({ circuitBreaker })).toEqualTypeOf<Policy.Policy<CircuitBreaker.CircuitOpen>>()
+      expectTypeOf(Policy.make({ rateLimiter })).toEqualTypeOf<Policy.Policy<RateLimiter.RateLimited>>()
+      expectTypeOf(Policy.make({ timeout: 5 })).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
+      expectTypeOf(Policy.make({ bulkhead: undefined, timeout: 5 })).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
+
+      const maybe: Bulkhead.Bulkhead | undefined = bulkhead as Bulkhead.Bulkhead | undefined
+      expectTypeOf(Policy.make({ bulkhead: maybe })).toEqualTypeOf<Policy.Policy<Bulkhead.BulkheadFull>>()
+
+      const all = Policy.make({ deadline: "9 seconds", bulkhead, retry, circuitBreaker, rateLimiter, timeout: 5 })
+      type All =
+        | Deadline.DeadlineExceeded
+        | Bulkhead.BulkheadFull
+        | CircuitBreaker.CircuitOpen
+        | RateLimiter.RateLimited
+        | Timeout.TimedOut
+      expectTypeOf(all).toEqualTypeOf<Policy.Policy<All>>()
+      const guarded = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(all.execute)
+      expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, Unavailable | All, "R">>()
+    })
+
+    it("takes a retry only if that accepts the errors of the parts inside it", () => {
+      const { circuitBreaker, rateLimiter } = Effect.runSync(parts)
+      const schedule = Retry.delays([1])
+      const narrow = Retry.make({ schedule, while: (error: Unavailable) => error._tag === "Unavailable" })
+      const policy = Policy.make({ retry: narrow, deadline: "1 second" })
+      expectTypeOf(policy).toEqualTypeOf<Policy.Policy<Deadline.DeadlineExceeded, Unavailable>>()
+      // @ts-expect-error -- the predicate does not know this error
+      policy.execute(Effect.fail("other"))
+      // @ts-expect-error -- the predicate does not know CircuitOpen
+      Policy.make({ retry: narrow, circuitBreaker })
+      const wide = Retry.make({
+        schedule,
+        while: (error: Unavailable | CircuitBreaker.CircuitOpen | RateLimiter.RateLimited) =>
+          error._tag !== "RateLimited"
+      })
+      const guarded = (self: Effect.Effect<number, Unavailable>) =>
+        self.pipe(Policy.make({ retry: wide, circuitBreaker, rateLimiter }).execute)
+      expectTypeOf(guarded).returns.toEqualTypeOf<
+        Effect.Effect<number, Unavailable | CircuitBreaker.CircuitOpen | RateLimiter.RateLimited>
+      >()
+    })
+
+    it("takes a cache only if that can hold the errors of the parts inside it", () => {
+      const { circuitBreaker } = Effect.runSync(parts)
+      const narrow = Effect.runSync(Cache.make<string, number, Unavailable>({ capacity: 1, timeToLive: 1 }))
+      // @ts-expect-error -- the cache does not know TimedOut
+      Policy.make({ cache: narrow, timeout: 5 })
+      const wide = Effect.runSync(
+        Cache.make<"a" | "b", number, Unavailable | Timeout.TimedOut | CircuitBreaker.CircuitOpen>({
+          capacity: 1,
+          timeToLive: 1
+        })
+      )
+      const policy = Policy.make({ cache: wide, retry, circuitBreaker, timeout: 5 })
+      const cached = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(policy.execute({ key: "a" }))
+      expectTypeOf(cached).returns.toEqualTypeOf<
+        Effect.Effect<number, Unavailable | Timeout.TimedOut | CircuitBreaker.CircuitOpen, "R">
+      >()
+      // @ts-expect-error -- not a key of the cache
+      policy.execute({ key: "c" })
+      // @ts-expect-error -- not a value of the cache
+      policy.execute({ key: "a" })(Effect.succeed("text"))
+    })
+
+    it("knows the parts by name", () => {
+      // @ts-expect-error -- a part that does not exist
+      Policy.make({ timeuot: 5 })
+    })
+  })
+
+  describe("execute", () => {
+    it.effect("gives every attempt a token and a place in the circuit's count, and the call one place in all", () =>
+      Effect.gen(function* () {
+        const { bulkhead, circuitBreaker, rateLimiter } = yield* parts
+        const policy = Policy.make({ bulkhead, retry, circuitBreaker, rateLimiter })
+        const { call, calls } = succeedsAt(4)
+        const fiber = yield* call.pipe(policy.execute, Effect.flip, Effect.forkChild)
+        yield* TestClock.adjust(15)
+        assert.strictEqual((yield* bulkhead.state).running, 1)
+        yield* TestClock.adjust(5)
+        assert.strictEqual((yield* Fiber.join(fiber))._tag, "Unavailable")
+        assert.strictEqual(calls.count, 3)
+        assert.strictEqual((yield* bulkhead.state).running, 0)
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 3)
+        assert.strictEqual(Math.floor((yield* rateLimiter.state).tokens), 97)
+      })
+    )
+
+    it.effect("gives every attempt its own timeout, which counts for the circuit and is retried", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker } = yield* parts
+        const policy = Policy.make({ retry, circuitBreaker, timeout: 100 })
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(policy.execute)), ["TimedOut", 320])
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 3)
+      })
+    )
+
+    it.effect("ends everything, waits included, with the deadline", () =>
+      Effect.gen(function* () {
+        const policy = Policy.make({ deadline: 250, retry, timeout: 100 })
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(policy.execute)), ["DeadlineExceeded", 250])
+      })
+    )
+
+    it.effect("does not wait for a retry that would come after the deadline", () =>
+      Effect.gen(function* () {
+        const slow = Retry.make({ schedule: Retry.delays(["1 second"]) })
+        const policy = Policy.make({ deadline: 500, retry: slow })
+        assert.deepStrictEqual(yield* timed(new Unavailable().pipe(policy.execute)), ["Unavailable", 0])
+      })
+    )
+
+    it.effect("does not count a refusal of its own limiter against the dependency", () =>
+      Effect.gen(function* () {
+        const circuitBreaker = yield* CircuitBreaker.make({ failures: 1 })
+        const rateLimiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 0.001, maxWait: 0 })
+        const policy = Policy.make({ circuitBreaker, rateLimiter })
+        yield* policy.execute(Effect.void)
+        assert.strictEqual((yield* Effect.flip(policy.execute(Effect.void)))._tag, "RateLimited")
+        assert.strictEqual((yield* circuitBreaker.state("default"))._tag, "Closed")
+      })
+    )
+
+    it.effect("refuses with a full bulkhead before anything else is spent", () =>
+      Effect.gen(function* () {
+        const { rateLimiter } = yield* parts
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const policy = Policy.make({ bulkhead, retry, rateLimiter })
+        const first = yield* Effect.forkChild(policy.execute(Effect.never), { startImmediately: true })
+        assert.strictEqual((yield* Effect.flip(policy.execute(Effect.void)))._tag, "BulkheadFull")
+        assert.strictEqual((yield* rateLimiter.state).tokens, 99)
+        yield* Fiber.interrupt(first)
+      })
+    )
+
+    it.effect("leaves nothing behind when interrupted at any operation", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const circuitBreaker = yield* CircuitBreaker.make({ failures: 1, openFor: 1, successesToClose: 1_000_000 })
+        const { rateLimiter } = yield* parts
+        yield* Effect.exit(new Unavailable().pipe(circuitBreaker.execute({ key: "default" })))
+        yield* TestClock.adjust(1)
+        let running = 0
+        const call = Effect.acquireUseRelease(
+          Effect.sync(() => running++),
+          () => Effect.yieldNow,
+          () => Effect.sync(() => running--)
+        )
+        const policy = Policy.make({ deadline: 500, bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 })
+        const operations = yield* interruptEverywhere(
+          policy.execute(call),
+          Effect.gen(function* () {
+            assert.strictEqual(running, 0)
+            assert.strictEqual((yield* bulkhead.state).running, 0)
+            assert.strictEqual((yield* rateLimiter.state).waiting, 0)
+            const state = yield* circuitBreaker.state("default")
+            assert.isFalse(state._tag === "HalfOpen" && state.probing)
+          })
+        )
+        assert.isAbove(operations, 10)
+      })
+    )
+  })
+
+  describe("an open circuit", () => {
+    // Opens at the second failure, for a second.
+    const opening = CircuitBreaker.make({ failures: 2, openFor: "1 second", successesToClose: 1 })
+
+    it.effect("ends the retries of a call without a deadline", () =>
+      Effect.gen(function* () {
+        const policy = Policy.make({ retry, circuitBreaker: yield* opening })
+        const { call, calls } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["CircuitOpen", 20])
+        assert.strictEqual(calls.count, 2)
+      })
+    )
+
+    it.effect("ends the retries when it stays open past the deadline", () =>
+      Effect.gen(function* () {
+        const policy = Policy.make({ deadline: 1010, retry, circuitBreaker: yield* opening })
+        const { call, calls } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["CircuitOpen", 20])
+        assert.strictEqual(calls.count, 2)
+      })
+    )
+
+    it.effect("is waited for when it ends before the deadline", () =>
+      Effect.gen(function* () {
+        const three = Retry.make({ schedule: Retry.delays([10, 10, 10]) })
+        const policy = Policy.make({ deadline: 1100, retry: three, circuitBreaker: yield* opening })
+        const { call, calls } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["ok", 1010])
+        assert.strictEqual(calls.count, 3)
+      })
+    )
+
+    it.effect("is waited for under a deadline of the surroundings as well", () =>
+      Effect.gen(function* () {
+        const three = Retry.make({ schedule: Retry.delays([10, 10, 10]) })
+        const policy = Policy.make({ retry: three, circuitBreaker: yield* opening })
+        const { call } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute, Deadline.within(1100))), ["ok", 1010])
+      })
+    )
+
+    it.effect("does not touch retries that are on their way to a success", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker } = yield* parts
+        const policy = Policy.make({ retry, circuitBreaker })
+        const { call, calls } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["ok", 20])
+        assert.strictEqual(calls.count, 3)
+        assert.strictEqual(yield* policy.execute(Effect.undefined), undefined)
+      })
+    )
+  })
+
+  describe("with a cache", () => {
+    const caching = Effect.gen(function* () {
+      const { bulkhead, circuitBreaker, rateLimiter } = yield* parts
+      const cache = yield* Cache.make<
+        string,
+        string,
+        | Unavailable
+        | Deadline.DeadlineExceeded
+        | Bulkhead.BulkheadFull
+        | CircuitBreaker.CircuitOpen
+        | RateLimiter.RateLimited
+        | Timeout.TimedOut
+      >({ capacity: 10, timeToLive: "1 minute" })
+      const options = {
+        cache,
+        deadline: "1 second",
+        bulkhead,
+        retry,
+        circuitBreaker,
+        rateLimiter,
+        timeout: 100
+      } as const
+      return { policy: Policy.make(options), cache, rateLimiter }
+    })
+
+    it.effect("answers a kept key without a token, an attempt or a place", () =>
+      Effect.gen(function* () {
+        const { policy, rateLimiter } = yield* caching
+        const { call, calls } = succeedsAt(1)
+        for (let time = 0; time < 5; time++) assert.strictEqual(yield* call.pipe(policy.execute({ key: "a" })), "ok")
+        assert.strictEqual(calls.count, 1)
+        assert.strictEqual((yield* rateLimiter.state).tokens, 99)
+        yield* call.pipe(policy.execute({ key: "b" }))
+        assert.strictEqual(calls.count, 2)
+      })
+    )
+
+    it.effect("shares one run, retries and all, between concurrent calls of a key", () =>
+      Effect.gen(function* () {
+        const { policy } = yield* caching
+        const { call, calls } = succeedsAt(3)
+        const fiber = yield* Effect.forkChild(
+          Effect.forEach(Array.from({ length: 100 }), () => call.pipe(policy.execute({ key: "a" })), {
+            concurrency: "unbounded"
+          })
+        )
+        yield* TestClock.adjust(20)
+        assert.deepStrictEqual(yield* Fiber.join(fiber), Array(100).fill("ok"))
+        assert.strictEqual(calls.count, 3)
+      })
+    )
+
+    it.effect("keeps no failure", () =>
+      Effect.gen(function* () {
+        const { policy } = yield* caching
+        const { call } = succeedsAt(4)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute({ key: "a" }))), ["Unavailable", 20])
+        assert.strictEqual(yield* call.pipe(policy.execute({ key: "a" })), "ok")
+      })
+    )
+
+    it.effect("applies the deadline to the shared run, and tells it from a timeout", () =>
+      Effect.gen(function* () {
+        const { policy } = yield* caching
+        const attempts: Array<Duration.Duration | undefined> = []
+        const call = Effect.andThen(
+          Effect.flatMap(Deadline.remaining, (left) => Effect.sync(() => attempts.push(left))),
+          Effect.never
+        )
+        const ended = yield* timed(call.pipe(policy.execute({ key: "a" })))
+        assert.deepStrictEqual(ended, ["TimedOut", 320])
+        assert.deepStrictEqual(
+          attempts.map((left) => left && Duration.toMillis(left)),
+          [1000, 890, 780]
+        )
+      })
+    )
+  })
+})
