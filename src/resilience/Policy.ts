@@ -144,26 +144,34 @@ interface Parts extends Options<
 }
 
 // Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries. It passes through
-// the retry as if it were the result: a failure would be retried.
+// the retry as a defect, which is never retried, and is itself again outside it.
 const retryWhileClosed =
   (retry: Retry<unknown, unknown>): Part =>
-  <A>(self: Effect.Effect<A, unknown, unknown>) =>
-    Effect.withFiber((fiber) => {
-      if (Deadline.remainingMillisUnsafe(fiber) !== Infinity) return retry.execute(self)
-      let refusal: Cause.Cause<unknown> | undefined
-      // `undefined as A` is never seen: where `refusal` is set, the result is that.
-      const attempt = Effect.catchCause(self, (cause) => {
-        if (!isCircuitOpen(cause)) return Effect.failCause(cause)
-        refusal = cause
-        return Effect.succeed(undefined as A)
-      })
-      return Effect.flatMap(retry.execute(attempt), (value) =>
-        refusal === undefined ? Effect.succeed(value) : Effect.failCause(refusal)
-      )
-    })
+  (self) =>
+    Effect.catchCause(retry.execute(Effect.catchCause(self, endIfOpen)), asRefused)
 
-const isCircuitOpen = ({ reasons: [first, ...others] }: Cause.Cause<unknown>): boolean =>
-  others.length === 0 && first?._tag === "Fail" && first.error instanceof CircuitOpen
+const endIfOpen = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> => {
+  const reason = onlyReason(cause)
+  return reason?._tag === "Fail" && reason.error instanceof CircuitOpen
+    ? Effect.withFiber((fiber) =>
+        Deadline.remainingMillisUnsafe(fiber) === Infinity ? Effect.die(new Ended(cause)) : Effect.failCause(cause)
+      )
+    : Effect.failCause(cause)
+}
+
+const asRefused = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> => {
+  const reason = onlyReason(cause)
+  return Effect.failCause(reason?._tag === "Die" && reason.defect instanceof Ended ? reason.defect.refusal : cause)
+}
+
+const onlyReason = ({ reasons }: Cause.Cause<unknown>) => (reasons.length === 1 ? reasons[0] : undefined)
+
+class Ended {
+  readonly refusal: Cause.Cause<unknown>
+  constructor(refusal: Cause.Cause<unknown>) {
+    this.refusal = refusal
+  }
+}
 
 const positive = (name: string, value: Duration.Input | undefined): Duration.Duration | undefined => {
   if (value === undefined) return undefined

@@ -97,8 +97,10 @@ describe("Policy", () => {
       const policy = Policy.make({ retry: narrow, deadline: "1 second" })
       expectTypeOf(policy).toEqualTypeOf<Policy.Policy<Deadline.DeadlineExceeded, Unavailable>>()
       // @ts-expect-error -- the predicate does not know this error
-      policy.execute(Effect.fail("other"))
+      // @effect-diagnostics-next-line missingEffectError:off
+      expectTypeOf(policy.execute(Effect.fail("other"))).not.toBeAny()
       // @ts-expect-error -- the predicate does not know CircuitOpen
+      // @effect-diagnostics-next-line missingEffectError:off
       Policy.make({ retry: narrow, circuitBreaker })
       const wide = Retry.make({
         schedule,
@@ -131,7 +133,7 @@ describe("Policy", () => {
       // @ts-expect-error -- not a key of the cache
       policy.execute({ key: "c" })
       // @ts-expect-error -- not a value of the cache
-      policy.execute({ key: "a" })(Effect.succeed("text"))
+      expectTypeOf(policy.execute({ key: "a" })(Effect.succeed("text"))).not.toBeAny()
     })
 
     it("knows the parts by name", () => {
