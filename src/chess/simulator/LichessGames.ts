@@ -1,0 +1,463 @@
+/**
+ * Writes a player's games as Lichess does: one JSON object a line, with its keys in Lichess's order, or PGN.
+ *
+ * A game is a function of the account and its number, so any of 200,000 can be written without the others. The parts
+ * that do not depend on the number (moves, clocks) are rendered once and kept.
+ */
+import * as Calendar from "./Calendar.ts"
+import * as Clocks from "./Clocks.ts"
+import * as GamePool from "./GamePool.ts"
+import * as Hash from "./Hash.ts"
+import type { Opponent } from "./Names.ts"
+import { type Account, historyEnds, type World } from "./World.ts"
+
+/** Which optional fields an export carries, by the names of the query parameters. */
+export interface Fields {
+  readonly moves: boolean
+  readonly tags: boolean
+  readonly clocks: boolean
+  readonly opening: boolean
+  readonly pgnInJson: boolean
+  readonly lastFen: boolean
+  readonly division: boolean
+}
+
+/** What is known of a game before it is written. */
+export interface Facts {
+  readonly index: number
+  readonly id: string
+  readonly createdAt: number
+  readonly lastMoveAt: number
+  readonly rated: boolean
+  readonly variant: string
+  readonly perf: string
+  /** The account's own side; `undefined` in an imported game. */
+  readonly colour: GamePool.Colour
+  /** The lower-case name of the other side, if it has one. */
+  readonly opponent: string | undefined
+}
+
+/** Writes games. */
+export interface LichessGames {
+  readonly facts: (account: Account, index: number) => Facts
+  /** A function that writes the JSON of a game of this account, without the line end. */
+  readonly json: (account: Account, fields: Fields) => (index: number) => string
+  /** A function that writes the PGN of a game, with the two blank lines after it. */
+  readonly pgn: (account: Account, fields: Fields) => (index: number) => string
+}
+
+/** The unusual games of an account. */
+const oddities = [
+  "engine",
+  "anonymous",
+  "imported",
+  "no-start",
+  "aborted",
+  "from-position",
+  "correspondence",
+  "unlimited",
+  "chess960",
+  "three-check",
+  "king-of-the-hill",
+  "crazyhouse",
+  "drawn-on-time",
+  "arena",
+  "no-moves"
+] as const
+
+type Oddity = (typeof oddities)[number]
+
+/** Creates the writer of a world. */
+export const make = (world: World): LichessGames => {
+  const rendered = new Map<number, Moves>()
+  const movesOf = (game: GamePool.PooledGame, control: Clocks.Control): Moves => {
+    const key = game.number * 64 + control.number
+    const known = rendered.get(key)
+    if (known !== undefined) return known
+    const moves = renderMoves(game, control)
+    rendered.set(key, moves)
+    return moves
+  }
+  // What an opponent's side begins with is the same in all games.
+  const sides = world.opponents.map(sideOf)
+
+  const detail = (account: Account, index: number): Detail => {
+    const bits = Hash.combine(account.hash, index)
+    const more = Hash.mix(bits ^ 0x6d6f7265)
+    const oddity =
+      Hash.unit(Hash.mix(bits ^ 0x6f646473)) < account.oddities ? oddities[more % oddities.length] : undefined
+    const game = gameOf(world.pool, oddity, bits)
+    const control = Clocks.controlOf(bits >>> 7)
+    const moves = movesOf(game, control)
+    const ending = endingOf(game, oddity, more)
+    const opponent = (bits >>> 3) % world.opponents.length
+    const colour = (bits & 1) === 0 ? "white" : "black"
+    const createdAt = account.timeline.at(index)
+    const duration =
+      oddity === "correspondence" || oddity === "unlimited"
+        ? (1 + (more % 9)) * Calendar.dayMillis
+        : oddity === "no-start"
+          ? 0
+          : moves.used
+    // Games of the generated history have all ended by its end.
+    const lastMoveAt = createdAt < historyEnds ? Math.min(createdAt + duration, historyEnds) : createdAt + duration
+    return {
+      index,
+      bits,
+      more,
+      oddity,
+      game,
+      control,
+      moves,
+      ending,
+      colour,
+      opponent,
+      createdAt,
+      lastMoveAt
+    }
+  }
+
+  const facts = (account: Account, index: number): Facts => {
+    const found = detail(account, index)
+    const { perf, variant } = kindOf(found)
+    const named = found.oddity !== "engine" && found.oddity !== "anonymous" && found.oddity !== "imported"
+    return {
+      index,
+      id: idOf(account, index),
+      createdAt: found.createdAt,
+      lastMoveAt: found.lastMoveAt,
+      rated: isRated(found),
+      variant,
+      perf,
+      colour: found.colour,
+      opponent: named ? world.opponents[found.opponent]!.id : undefined
+    }
+  }
+
+  const json = (account: Account, fields: Fields) => {
+    const own = sideOf(account)
+    const pgnOf = fields.pgnInJson ? pgnWriter(account, fields, world, "\\n", '\\"') : undefined
+    return (index: number): string => {
+      const found = detail(account, index)
+      const { control, ending, game, moves, oddity } = found
+      const id = idOf(account, index)
+      const kind = kindOf(found)
+      const rated = isRated(found)
+      const players = playersOf(account, found, own, sides[found.opponent]!)
+      const short = oddity === "no-start" || oddity === "no-moves" || oddity === "aborted"
+      let line = `{"id":"${id}","rated":${rated ? "true" : "false"},"variant":"${kind.variant}","speed":"${kind.speed}","perf":"${kind.perf}","createdAt":${found.createdAt},"lastMoveAt":${found.lastMoveAt},"status":"${ending.status}","source":"${kind.source}",${players}`
+      if (game.initialFen !== undefined) line += `,"initialFen":"${game.initialFen}"`
+      if (ending.winner !== undefined) line += ending.winner === "white" ? ',"winner":"white"' : ',"winner":"black"'
+      if (fields.opening && !short && game.initialFen === undefined) line += moves.opening
+      if (fields.moves) line += short ? (oddity === "aborted" ? moves.first : ',"moves":""') : moves.json
+      if (fields.clocks && !short && kind.clocked) line += moves.clocks
+      if (pgnOf !== undefined) line += `,"pgn":"${pgnOf(found, id)}"`
+      if (kind.days !== undefined) line += `,"daysPerTurn":${kind.days}`
+      if (oddity === "arena") line += `,"tournament":"${idOf(account, index % 97)}"`
+      if (kind.clocked) {
+        line += `,"clock":{"initial":${control.base},"increment":${control.increment},"totalTime":${Clocks.expected(control)}}`
+      }
+      if (fields.lastFen) line += `,"lastFen":"${short ? (game.initialFen ?? GamePool.usualFen) : game.finalFen}"`
+      if (fields.division && !short && game.moves.length > 44) line += ',"division":{"middle":20,"end":44}'
+      if (oddity === "imported") line += `,"import":{"date":"${Calendar.dateTag(found.createdAt)}"}`
+      return `${line}}`
+    }
+  }
+
+  const pgn = (account: Account, fields: Fields) => {
+    const write = pgnWriter(account, fields, world, "\n", '"')
+    return (index: number): string => write(detail(account, index), idOf(account, index))
+  }
+
+  return { facts, json, pgn }
+}
+
+interface Detail {
+  readonly index: number
+  readonly bits: number
+  readonly more: number
+  readonly oddity: Oddity | undefined
+  readonly game: GamePool.PooledGame
+  readonly control: Clocks.Control
+  readonly moves: Moves
+  readonly ending: Ending
+  readonly colour: GamePool.Colour
+  readonly opponent: number
+  readonly createdAt: number
+  readonly lastMoveAt: number
+}
+
+/** The parts of a game that depend on its moves and its clock alone. */
+interface Moves {
+  readonly json: string
+  readonly first: string
+  readonly clocks: string
+  readonly opening: string
+  readonly pgn: string
+  readonly pgnWithClocks: string
+  readonly used: number
+}
+
+const renderMoves = (game: GamePool.PooledGame, control: Clocks.Control): Moves => {
+  const clocks = Clocks.play(game, control)
+  const start = control.base * 100 + 3
+  const shown = [start, start, ...clocks.left.slice(2)]
+  // One entry more than plies, except after a mate.
+  if (game.mate === undefined) shown.push(clocks.left.at(-2) ?? start)
+  const numbered = game.moves.map((move, ply) => (ply % 2 === 0 ? `${ply / 2 + 1}. ${move}` : move))
+  const timed = game.moves.map((move, ply) => {
+    const mark = ply % 2 === 0 ? "." : "..."
+    return `${Math.floor(ply / 2) + 1}${mark} ${move} { [%clk ${Clocks.toSeconds(shown[ply]!)}] }`
+  })
+  const { eco, name, plies } = game.opening
+  return {
+    json: `,"moves":"${game.moves.join(" ")}"`,
+    first: `,"moves":"${game.moves[0] ?? ""}"`,
+    clocks: `,"clocks":[${shown.join(",")}]`,
+    opening: `,"opening":{"eco":"${eco}","name":${JSON.stringify(name)},"ply":${plies}}`,
+    pgn: numbered.join(" "),
+    pgnWithClocks: timed.join(" "),
+    used: clocks.used * 10
+  }
+}
+
+interface Ending {
+  readonly status: string
+  readonly winner: GamePool.Colour | undefined
+}
+
+const gameOf = (pool: GamePool.GamePool, oddity: Oddity | undefined, bits: number): GamePool.PooledGame =>
+  oddity === "chess960"
+    ? pool.chess960(bits >>> 5)
+    : oddity === "from-position"
+      ? pool.fromPosition(bits >>> 5)
+      : oddity === "three-check"
+        ? pool.threeCheck(bits >>> 5)
+        : pool.ordinary(bits >>> 5)
+
+const endingOf = (game: GamePool.PooledGame, oddity: Oddity | undefined, more: number): Ending => {
+  const winner = (more & 1) === 0 ? "white" : "black"
+  if (oddity === "no-start") return { status: "noStart", winner }
+  if (oddity === "aborted") return { status: "aborted", winner: undefined }
+  if (oddity === "drawn-on-time" && game.mate === undefined) return { status: "outoftime", winner: undefined }
+  if (game.mate !== undefined) {
+    const checkmate = game.moves.at(-1)?.endsWith("#") === true
+    return { status: checkmate ? "mate" : "variantEnd", winner: game.mate }
+  }
+  const chance = (more >>> 8) % 100
+  if (chance < 56) return { status: "resign", winner }
+  if (chance < 86) return { status: "outoftime", winner }
+  if (chance < 90) return { status: "timeout", winner }
+  return { status: "draw", winner: undefined }
+}
+
+interface Kind {
+  readonly variant: string
+  readonly speed: string
+  readonly perf: string
+  readonly source: string
+  readonly clocked: boolean
+  readonly days: number | undefined
+}
+
+const kindOf = ({ bits, control, oddity }: Detail): Kind => {
+  const slow = oddity === "correspondence" || oddity === "unlimited"
+  const speed = slow ? "correspondence" : speedOf(control)
+  const variant = oddity === undefined ? "standard" : (variants[oddity] ?? "standard")
+  return {
+    variant,
+    speed,
+    perf: variant === "standard" || variant === "fromPosition" ? speed : variant,
+    source: oddity === undefined ? ((bits & 48) === 0 ? "lobby" : "pool") : (sources[oddity] ?? "friend"),
+    clocked: !slow && oddity !== "imported",
+    days: oddity === "correspondence" ? 1 + ((bits >>> 9) % 5) : undefined
+  }
+}
+
+const variants: { readonly [K in Oddity]?: string } = {
+  "from-position": "fromPosition",
+  chess960: "chess960",
+  "three-check": "threeCheck",
+  "king-of-the-hill": "kingOfTheHill",
+  crazyhouse: "crazyhouse"
+}
+
+const sources: { readonly [K in Oddity]?: string } = {
+  engine: "ai",
+  anonymous: "lobby",
+  imported: "import",
+  arena: "arena",
+  "no-start": "arena",
+  correspondence: "lobby",
+  "drawn-on-time": "pool"
+}
+
+const unrated: ReadonlySet<Oddity | undefined> = new Set<Oddity>([
+  "engine",
+  "anonymous",
+  "imported",
+  "from-position",
+  "no-start",
+  "unlimited"
+])
+
+const isRated = ({ bits, oddity }: Detail): boolean => !unrated.has(oddity) && (bits >>> 10) % 12 !== 0
+
+const speedOf = (control: Clocks.Control): string => {
+  const seconds = Clocks.expected(control)
+  if (seconds < 30) return "ultraBullet"
+  if (seconds < 180) return "bullet"
+  if (seconds < 480) return "blitz"
+  if (seconds < 1500) return "rapid"
+  return "classical"
+}
+
+const sideOf = (player: Account | Opponent): string => {
+  const title = player.title === undefined ? "" : `,"title":"${player.title}"`
+  const flair = "flair" in player && player.flair !== undefined ? `,"flair":"${player.flair}"` : ""
+  const patron = "patron" in player && player.patron ? ',"patron":true,"patronColor":10' : ""
+  return `{"user":{"name":"${player.name}"${title}${flair}${patron},"id":"${player.id}"}`
+}
+
+interface Ratings {
+  readonly own: number
+  readonly other: number
+  readonly ownDiff: number
+  readonly otherDiff: number
+}
+
+const ratingsOf = (account: Account, { bits, colour, ending, index, more }: Detail): Ratings => {
+  const own = account.rating + Math.round(120 * Math.sin(index / 400)) + (bits % 41)
+  const other = own + ((more >>> 4) % 241) - 120
+  const size = 1 + ((more >>> 12) % 11)
+  const won = ending.winner === undefined ? 0 : ending.winner === colour ? 1 : -1
+  return { own, other, ownDiff: won * size, otherDiff: -won * (size + (more & 1)) }
+}
+
+const playersOf = (account: Account, found: Detail, own: string, opposite: string): string => {
+  const { oddity } = found
+  if (oddity === "imported") return importedPlayers
+  const ratings = ratingsOf(account, found)
+  const counted = isRated(found) && oddity !== "aborted"
+  const mine = `${own},"rating":${ratings.own}${counted ? `,"ratingDiff":${ratings.ownDiff}` : ""}}`
+  const theirs =
+    oddity === "engine"
+      ? `{"aiLevel":${1 + (found.more % 8)}}`
+      : oddity === "anonymous"
+        ? "{}"
+        : `${opposite},"rating":${ratings.other}${counted ? `,"ratingDiff":${ratings.otherDiff}` : ""}${(found.bits & 31) === 0 ? ',"provisional":true' : ""}}`
+  return found.colour === "white"
+    ? `"players":{"white":${mine},"black":${theirs}}`
+    : `"players":{"white":${theirs},"black":${mine}}`
+}
+
+const importedPlayers = '"players":{"white":{"name":"Varnell, Ostin (2785)"},"black":{"name":"Quimby, Trell (2660)"}}'
+
+const terminations: Readonly<Record<string, string>> = {
+  outoftime: "Time forfeit",
+  timeout: "Abandoned",
+  aborted: "Abandoned",
+  noStart: "Abandoned"
+}
+
+const variantNames: Readonly<Record<string, string>> = {
+  standard: "Standard",
+  chess960: "Chess960",
+  fromPosition: "From Position",
+  threeCheck: "Three-check",
+  kingOfTheHill: "King of the Hill",
+  crazyhouse: "Crazyhouse"
+}
+
+// The PGN inside JSON is written in its escaped form at once: `newline` and `quote` are what stands for them.
+const pgnWriter = (account: Account, fields: Fields, world: World, newline: string, quote: string) => {
+  const end = `${quote}]${newline}`
+  const tag = (name: string): string => `[${name} ${quote}`
+  const event = tag("Event")
+  const site = `${end}${tag("Site")}https://lichess.org/`
+  const date = `${end}${tag("Date")}`
+  const white = `${end}${tag("Round")}-${end}${tag("White")}`
+  const black = `${end}${tag("Black")}`
+  const resultTag = `${end}${tag("Result")}`
+  const gameId = `${end}${tag("GameId")}`
+  const utcDate = `${end}${tag("UTCDate")}`
+  const utcTime = `${end}${tag("UTCTime")}`
+  const whiteElo = `${end}${tag("WhiteElo")}`
+  const blackElo = `${end}${tag("BlackElo")}`
+  const whiteDiff = `${end}${tag("WhiteRatingDiff")}`
+  const blackDiff = `${end}${tag("BlackRatingDiff")}`
+  const variant = `${end}${tag("Variant")}`
+  const control = `${end}${tag("TimeControl")}`
+  const eco = `${end}${tag("ECO")}`
+  const opening = `${end}${tag("Opening")}`
+  const termination = `${end}${tag("Termination")}`
+  const fen = `${end}${tag("FEN")}`
+  const setUp = `${end}${tag("SetUp")}1`
+  const afterTags = `${end}${newline}`
+  const afterGame = `${newline}${newline}${newline}`
+
+  return (found: Detail, id: string): string => {
+    const { game, moves, oddity } = found
+    const kind = kindOf(found)
+    const result =
+      found.ending.winner === "white"
+        ? "1-0"
+        : found.ending.winner === "black"
+          ? "0-1"
+          : found.ending.status === "aborted"
+            ? "*"
+            : "1/2-1/2"
+    const short = oddity === "no-start" || oddity === "no-moves"
+    const body = short
+      ? ""
+      : oddity === "aborted"
+        ? `1. ${game.moves[0] ?? ""} `
+        : `${fields.clocks && kind.clocked ? moves.pgnWithClocks : moves.pgn} `
+    let text = ""
+    if (fields.tags) {
+      const day = Calendar.dateTag(found.createdAt)
+      const ratings = ratingsOf(account, found)
+      const other =
+        oddity === "engine"
+          ? `lichess AI level ${1 + (found.more % 8)}`
+          : oddity === "anonymous"
+            ? "Anonymous"
+            : world.opponents[found.opponent]!.name
+      const otherElo = oddity === "engine" || oddity === "anonymous" ? "?" : ratings.other
+      const rated = isRated(found)
+      const mineFirst = found.colour === "white"
+      const first = oddity === "imported" ? "Varnell, Ostin (2785)" : mineFirst ? account.name : other
+      const second = oddity === "imported" ? "Quimby, Trell (2660)" : mineFirst ? other : account.name
+      text = `${event}${rated ? "rated" : "casual"} ${kind.perf} game${site}${id}${date}${day}${white}${first}${black}${second}${resultTag}${result}${gameId}${id}${utcDate}${day}${utcTime}${Calendar.timeTag(found.createdAt)}`
+      text +=
+        oddity === "imported"
+          ? `${whiteElo}?${blackElo}?`
+          : mineFirst
+            ? `${whiteElo}${ratings.own}${blackElo}${otherElo}`
+            : `${whiteElo}${otherElo}${blackElo}${ratings.own}`
+      if (rated && oddity !== "aborted") {
+        const [left, right] = mineFirst ? [ratings.ownDiff, ratings.otherDiff] : [ratings.otherDiff, ratings.ownDiff]
+        text += `${whiteDiff}${left >= 0 ? "+" : ""}${left}${blackDiff}${right >= 0 ? "+" : ""}${right}`
+      }
+      text += `${variant}${variantNames[kind.variant]}${control}${kind.clocked ? `${found.control.base}+${found.control.increment}` : "-"}${eco}${game.initialFen === undefined ? game.opening.eco : "?"}`
+      if (fields.opening) text += `${opening}${game.initialFen === undefined ? game.opening.name : "?"}`
+      text += `${termination}${terminations[found.ending.status] ?? "Normal"}`
+      if (game.initialFen !== undefined) text += `${fen}${game.initialFen}${setUp}`
+      text += afterTags
+    }
+    return `${text}${body}${result}${afterGame}`
+  }
+}
+
+const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+const pairs = Array.from({ length: 62 * 62 }, (_, value) => digits[Math.floor(value / 62)]! + digits[value % 62]!)
+const half = 62 ** 4
+// Odd and not a multiple of 31, so that stepping by it visits every number below 62^4 once.
+const stride = 9_132_283
+
+// The right half steps through all its values, the left half shifts with it: no two games of a player share an id.
+const idOf = (account: Account, index: number): string => {
+  const right = ((account.hash % half) + index * stride) % half
+  const left = (Hash.mix(account.hash ^ 0x6c656674) + Hash.mix(right)) % half
+  return pairs[Math.floor(left / 3844)]! + pairs[left % 3844]! + pairs[Math.floor(right / 3844)]! + pairs[right % 3844]!
+}
