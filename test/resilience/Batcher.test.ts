@@ -245,8 +245,8 @@ describe("Batcher", () => {
         const batcher = yield* Batcher.make({ run, maxBatchSize: 10 })
         yield* Effect.forkChild(batcher.get("a"))
         yield* TestClock.adjust(0)
-        const [first, again, other] = yield* Effect.all(
-          ["b", "b", "c"].map((key) => Effect.forkChild(batcher.get(key)))
+        const [first, again, other] = yield* Effect.forEach(["b", "b", "c"], (key) =>
+          Effect.forkChild(batcher.get(key))
         )
         yield* TestClock.adjust(5)
         assert.deepStrictEqual(yield* batcher.state, { waiting: 2, running: 1 })
@@ -283,7 +283,7 @@ describe("Batcher", () => {
         const batcher = yield* Batcher.make({ run, maxBatchSize: 2 })
         yield* Effect.forkChild(batcher.get("a"))
         yield* TestClock.adjust(0)
-        const [first, second] = yield* Effect.all(["b", "c"].map((key) => Effect.forkChild(batcher.get(key))))
+        const [first, second] = yield* Effect.forEach(["b", "c"], (key) => Effect.forkChild(batcher.get(key)))
         yield* TestClock.adjust(1500)
         assert.deepStrictEqual(keysOf(asked), ["a", "b c"])
         yield* Fiber.interrupt(first!)
@@ -319,8 +319,8 @@ describe("Batcher", () => {
         const { asked, log, run } = makeUpstream(1000)
         const scope = yield* Scope.make()
         const batcher = yield* Batcher.make({ run, maxBatchSize: 2 }).pipe(Scope.provide(scope))
-        const calls = yield* Effect.all(
-          ["a", "b", "c", "d"].map((key) => Effect.forkChild(Effect.exit(batcher.get(key))))
+        const calls = yield* Effect.forEach(["a", "b", "c", "d"], (key) =>
+          Effect.forkChild(Effect.exit(batcher.get(key)))
         )
         yield* TestClock.adjust(1)
         yield* Scope.close(scope, Exit.void)

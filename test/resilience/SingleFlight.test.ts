@@ -57,13 +57,14 @@ describe("SingleFlight", () => {
       })
     )
 
-    it.effect("answers work that ends at once without a wait", () =>
-      Effect.gen(function* () {
+    it("answers work that ends at once without a wait", () => {
+      const program = Effect.gen(function* () {
         const flights = yield* SingleFlight.make<string, number>()
-        assert.strictEqual(Effect.runSync(Effect.succeed(1).pipe(flights.execute({ key: "a" }))), 1)
-        assert.deepInclude(yield* flights.state, idle)
+        const answer = yield* Effect.succeed(1).pipe(flights.execute({ key: "a" }))
+        return [answer, yield* flights.state]
       })
-    )
+      assert.deepStrictEqual(Effect.runSync(program), [1, { pending: 0, started: 1, joined: 0 }])
+    })
 
     it.effect.each([
       ["a failure", Effect.fail("no"), Exit.fail("no")],
@@ -221,7 +222,7 @@ describe("SingleFlight", () => {
           const other = yield* Effect.forkChild(Effect.andThen(turns(2 - after), call))
           yield* Effect.forkChild(Effect.andThen(turns(10), Deferred.succeed(gate, undefined)))
           yield* turns(after)
-          return Effect.gen(function* () {
+          return Effect.fnUntraced(function* () {
             assert.strictEqual(yield* Fiber.join(other), "done")
             assert.deepInclude(yield* flights.state, idle)
           })
@@ -263,8 +264,10 @@ describe("SingleFlight", () => {
         const flights = yield* SingleFlight.make<`user:${string}`, number, "E">()
         const guarded = Effect.as(Upstream, 1).pipe(flights.execute({ key: "user:a" }))
         expectTypeOf(guarded).toEqualTypeOf<Effect.Effect<number, "E", "up">>()
-        // @ts-expect-error the error of the work is not one of the flight's
-        flights.execute({ key: "user:a" })(Effect.fail("other"))
+        type Work = Parameters<ReturnType<typeof flights.execute>>[0]
+        expectTypeOf<Effect.Effect<number, "E">>().toExtend<Work>()
+        expectTypeOf<Effect.Effect<number, "other">>().not.toExtend<Work>()
+        expectTypeOf<Effect.Effect<string>>().not.toExtend<Work>()
         // @ts-expect-error another kind of key
         flights.execute({ key: "a" })
       })

@@ -2,10 +2,11 @@ import { Effect, Fiber, Scheduler } from "effect"
 
 /**
  * Interrupts `call` at each of its own operations in turn, and never the fibers it starts, as a caller is interrupted
- * whose work others wait for too. Calls `during` for each try, before `call`, and runs its result after the interruption.
+ * whose work others wait for too. Before each try runs `during`, and after it what
+ * that returned.
  */
 export const interruptCaller = Effect.fnUntraced(function* <A, E, R, A2, E2, R2, E3, R3>(
-  during: Effect.Effect<Effect.Effect<A2, E2, R2>, E3, R3>,
+  during: Effect.Effect<() => Effect.Effect<A2, E2, R2>, E3, R3>,
   call: Effect.Effect<A, E, R>
 ) {
   const interruptAt = Effect.fnUntraced(function* (at: number) {
@@ -27,7 +28,7 @@ export const interruptCaller = Effect.fnUntraced(function* <A, E, R, A2, E2, R2,
       return call
     }).pipe(Effect.provideService(Scheduler.Scheduler, scheduler), Effect.forkChild)
     yield* Fiber.await(fiber)
-    yield* after
+    yield* after()
     return operations
   })
 
