@@ -88,7 +88,7 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   /** The shortest wait, in whole milliseconds, after which the call goes through if no others come before it. */
   retryAfter: Schema.Duration,
   /** The tokens the call would have taken. */
-  cost: Schema.Number,
+  cost: Schema.Finite,
   /** The calls that were waiting. */
   waiting: Schema.Int
 }) {

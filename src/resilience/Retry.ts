@@ -32,7 +32,7 @@ export interface Failed<out E> {
 /** What is retried, when, and how often. */
 export interface Options<E, R = never> {
   /** The delays between the attempts; the retries end where it ends. It is stepped with each error. */
-  readonly schedule: Schedule.Schedule<unknown, E, never, R>
+  readonly schedule: Schedule.Schedule<unknown, NoInfer<E>, never, R>
   /** Whether another attempt can succeed after this error. Defaults to all errors. */
   readonly while?: ((error: E) => boolean) | undefined
   /** The longest `retryAfter` of an error that is waited for; one that asks for more ends the retries. Defaults to 1 minute. */
@@ -149,10 +149,10 @@ const notified = <E, R>(
   onRetry: (failed: Failed<E>) => Effect.Effect<unknown, never, R>,
   failed: Failed<E>
 ): Effect.Effect<unknown, never, R> =>
-  Effect.catchCause(
+  Effect.catchCauseIf(
     Effect.suspend(() => onRetry(failed)),
-    (cause) =>
-      Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.logWarning("onRetry died; the call goes on", cause)
+    (cause) => !Cause.hasInterrupts(cause),
+    (cause) => Effect.logWarning("onRetry died; the call goes on", cause)
   )
 
 // The failure of a cause that is nothing but failures: beside a defect or an interruption no failure is retried.

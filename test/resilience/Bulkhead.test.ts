@@ -1,5 +1,5 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Random } from "effect"
+import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random } from "effect"
 import { Bulkhead, Deadline } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -316,9 +316,11 @@ describe("Bulkhead", () => {
         assert.strictEqual((yield* bulkhead.state).maxConcurrent, 4)
       }).pipe(
         Effect.provide(
-          Bulkhead.layerConfig({ maxConcurrent: Config.Int("MAX_CONCURRENT"), maxQueued: Config.Int("MAX_QUEUED") })
-        ),
-        Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ MAX_CONCURRENT: 4, MAX_QUEUED: 2 })))
+          Layer.provide(
+            Bulkhead.layerConfig({ maxConcurrent: Config.Int("MAX_CONCURRENT"), maxQueued: Config.Int("MAX_QUEUED") }),
+            ConfigProvider.layer(ConfigProvider.fromUnknown({ MAX_CONCURRENT: 4, MAX_QUEUED: 2 }))
+          )
+        )
       )
     )
   })
