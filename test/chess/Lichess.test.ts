@@ -1,0 +1,404 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Stream } from "effect"
+import { HttpClient } from "effect/http"
+import { TestClock } from "effect/testing"
+import type { GameBatch } from "../../src/chess/domain/Game.ts"
+import * as Lichess from "../../src/chess/Lichess.ts"
+import { UpstreamTimeout, UpstreamUnavailable, UserNotFound } from "../../src/chess/UpstreamError.ts"
+import * as FakeSite from "../support/FakeSite.ts"
+import { lichessGame, lichessGameNumber, ndjson } from "../support/wireGames.ts"
+
+const lichess = (site: FakeSite.FakeSite, options: Lichess.Options = {}) =>
+  Lichess.make({ baseUrl: "http://lichess.test", retryDelays: [], ...options }).pipe(
+    Effect.provideService(HttpClient.HttpClient, site.client)
+  )
+
+const ndjsonType = { "content-type": "application/x-ndjson" }
+const json = { "content-type": "application/json" }
+const html = { status: 404, headers: { "content-type": "text/html" }, body: "<!DOCTYPE html><html><h1>404</h1></html>" }
+
+const exportOf = (body: FakeSite.Reply["body"]): FakeSite.Reply => ({ headers: ndjsonType, ...(body && { body }) })
+
+const isExport = (asked: FakeSite.Asked) => asked.url.pathname.startsWith("/api/games/user/")
+
+const usersReply = (asked: FakeSite.Asked, closed: ReadonlyArray<string> = []): FakeSite.Reply => ({
+  headers: json,
+  body: JSON.stringify(
+    asked.body
+      .split(",")
+      .filter((id) => !id.startsWith("no"))
+      .map((id) => ({ id, username: id, ...(closed.includes(id) ? { disabled: true } : {}) }))
+  )
+})
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+const all = (stream: Stream.Stream<GameBatch, unknown>) =>
+  Effect.map(Stream.runCollect(stream), (batches) => ({
+    games: batches.flatMap((batch) => batch.games),
+    odd: batches.flatMap((batch) => batch.odd)
+  }))
+
+const query = { user: "ada_rook", order: "newest-first" } as const
+
+describe("Lichess", () => {
+  describe("userStatus", () => {
+    it.effect("tells active, closed and unknown users apart, whatever the case of the name", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked) => usersReply(asked, ["gone_girl"]))
+        const { userStatus } = yield* lichess(site)
+        assert.strictEqual(yield* userStatus("Ada_Rook"), "active")
+        assert.strictEqual(yield* userStatus("Gone_Girl"), "closed")
+        assert.strictEqual(yield* userStatus("nobody"), "unknown")
+        assert.deepStrictEqual(
+          site.asked.map((asked) => [asked.method, asked.url.pathname, asked.headers["content-type"], asked.body]),
+          ["ada_rook", "gone_girl", "nobody"].map((id) => ["POST", "/api/users", "text/plain", id])
+        )
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+
+    it.effect("asks for 1,000 users in 5 requests, one after another", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked) => Effect.delay(Effect.succeed(usersReply(asked)), "100 millis"))
+        const { userStatus } = yield* lichess(site)
+        const users = Array.from({ length: 1000 }, (_, n) => `user${n}`)
+        const fiber = yield* Effect.forkChild(Effect.forEach(users, userStatus, { concurrency: "unbounded" }))
+        // Bodies are read by promises, which a jump of the clock does not wait for.
+        yield* Effect.repeat(TestClock.adjust("100 millis"), { times: 20 })
+        const statuses = yield* Fiber.join(fiber)
+        assert.isTrue(statuses.every((status) => status === "active"))
+        assert.deepStrictEqual(
+          site.asked.map((asked) => asked.body.split(",").length),
+          [1, 300, 300, 300, 99]
+        )
+        assert.strictEqual(site.maxOpen(), 1)
+      })
+    )
+
+    it.effect("says who asks, and that by no name of a crawler", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked) => usersReply(asked))
+        const { userStatus } = yield* lichess(site, { contact: "ops@chess.example" })
+        yield* userStatus("ada_rook")
+        const agent = site.asked[0]!.headers["user-agent"]!
+        assert.match(agent, /contact: ops@chess\.example\)$/)
+        assert.notMatch(agent, /undici|axios|curl|wget|okhttp|aiohttp|python/i)
+        const exit = yield* Effect.exit(lichess(site, { contact: "https://example.test/undici" }))
+        assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof RangeError)
+      })
+    )
+  })
+
+  describe("games", () => {
+    it.effect("asks for everything the import needs and filters nothing", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make(() => exportOf(ndjson([lichessGame()])))
+        const { games } = yield* lichess(site)
+        yield* all(games({ user: "Ada_Rook", since: 5, until: 7, max: 9, order: "oldest-first" }))
+        yield* all(games(query))
+        assert.deepStrictEqual(
+          site.asked.map((asked) => [
+            asked.headers.accept,
+            asked.url.pathname,
+            Object.fromEntries(asked.url.searchParams)
+          ]),
+          [
+            [
+              "application/x-ndjson",
+              "/api/games/user/Ada_Rook",
+              { pgnInJson: "true", clocks: "true", opening: "true", sort: "dateAsc", max: "9", since: "5", until: "7" }
+            ],
+            [
+              "application/x-ndjson",
+              "/api/games/user/ada_rook",
+              { pgnInJson: "true", clocks: "true", opening: "true", sort: "dateDesc" }
+            ]
+          ]
+        )
+      })
+    )
+
+    it.effect("brings what arrived together in one batch, wherever the network cut it", () =>
+      Effect.gen(function* () {
+        const body = bytes(ndjson([0, 1, 2].map(lichessGameNumber)))
+        const expected = [0, 1, 2].map((n) => lichessGameNumber(n).id)
+        for (const size of [1, 7, 333, body.length]) {
+          const pieces = Array.from({ length: Math.ceil(body.length / size) }, (_, n) =>
+            body.subarray(n * size, (n + 1) * size)
+          )
+          const site = FakeSite.make(() => exportOf(Stream.fromIterable(pieces).pipe(Stream.rechunk(1))))
+          const { games } = yield* lichess(site)
+          const batches = yield* Stream.runCollect(games(query))
+          assert.deepStrictEqual(
+            batches.flatMap((batch) => batch.games.map((game) => game.id)),
+            expected
+          )
+          assert.isTrue(batches.every((batch) => batch.games.every((game) => game.opening?.includes("Sämisch"))))
+          if (size === body.length) assert.strictEqual(batches.length, 1)
+        }
+      })
+    )
+
+    it.effect("ends for a user without games", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make(() => exportOf(""))
+        const { games } = yield* lichess(site)
+        assert.deepStrictEqual(yield* all(games(query)), { games: [], odd: [] })
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+
+    it.effect("skips blank lines, and counts what is not a game with its reason", () =>
+      Effect.gen(function* () {
+        const lines = [
+          JSON.stringify(lichessGameNumber(1)),
+          "",
+          "\r",
+          "{not json",
+          JSON.stringify({ id: "short" }),
+          `${JSON.stringify(lichessGameNumber(2))}\r`,
+          "x".repeat(5000),
+          JSON.stringify(lichessGameNumber(3))
+        ]
+        const site = FakeSite.make(() => exportOf(lines.join("\n")))
+        const { games } = yield* lichess(site, { maxLineBytes: 4000 })
+        const found = yield* all(games(query))
+        assert.strictEqual(found.games.length, 3)
+        assert.deepStrictEqual(
+          found.odd.map((odd) => odd.reason.split("\n")[0]),
+          [
+            "not JSON",
+            'Expected a game id of 8 letters or digits\n  at ["id"]'.split("\n")[0],
+            "a line of over 4000 bytes"
+          ]
+        )
+        assert.strictEqual(found.odd[2]!.raw.length, 4096)
+      })
+    )
+
+    it.effect("drops the last line and fails when the connection breaks", () =>
+      Effect.gen(function* () {
+        const text = ndjson([lichessGameNumber(1), lichessGameNumber(2)])
+        const site = FakeSite.make(() =>
+          exportOf(Stream.concat(Stream.succeed(bytes(text.slice(0, -20))), Stream.fail(new Error("cut"))))
+        )
+        const { games, state } = yield* lichess(site)
+        const seen: Array<string> = []
+        const error = yield* Effect.flip(
+          Stream.runForEach(games(query), (batch) =>
+            Effect.sync(() => seen.push(...batch.games.map((game) => game.id)))
+          )
+        )
+        assert.deepStrictEqual(seen, [lichessGameNumber(1).id])
+        assert.isTrue(error instanceof UpstreamUnavailable && error.reason === "connection")
+        const { circuit } = yield* state
+        assert.strictEqual(circuit.failures, 1)
+      })
+    )
+
+    it.effect("fails when the last line of a stream that ended cleanly is cut off", () =>
+      Effect.gen(function* () {
+        const text = ndjson([lichessGameNumber(1), lichessGameNumber(2)])
+        const site = FakeSite.make(() => exportOf(text.slice(0, -20)))
+        const { games } = yield* lichess(site)
+        const error = yield* Effect.flip(all(games(query)))
+        assert.isTrue(error instanceof UpstreamUnavailable && error.reason === "body")
+      })
+    )
+
+    it.effect("keeps a complete last line without its end", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make(() => exportOf(ndjson([lichessGameNumber(1)]).trimEnd()))
+        const { games } = yield* lichess(site)
+        assert.strictEqual((yield* all(games(query))).games.length, 1)
+      })
+    )
+
+    it.effect("gives a stream up when no line comes for the idle timeout, even if bytes do", () =>
+      Effect.gen(function* () {
+        const drip = Stream.fromIterable(bytes(ndjson([lichessGame()]))).pipe(
+          Stream.map((byte) => Uint8Array.of(byte)),
+          Stream.rechunk(1),
+          Stream.mapEffect((byte) => Effect.delay(Effect.succeed(byte), "1 second"))
+        )
+        const site = FakeSite.make(() => exportOf(drip))
+        const { games } = yield* lichess(site)
+        const fiber = yield* Effect.forkChild(Effect.flip(all(games(query))))
+        yield* TestClock.adjust("31 seconds")
+        const error = yield* Fiber.join(fiber)
+        assert.isTrue(error instanceof UpstreamTimeout)
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+
+    it.effect("has no limit on the whole: a line every 20 seconds for an hour is fine", () =>
+      Effect.gen(function* () {
+        const slow = Stream.range(1, 180).pipe(
+          Stream.rechunk(1),
+          Stream.mapEffect((n) => Effect.delay(Effect.succeed(bytes(ndjson([lichessGameNumber(n)]))), "20 seconds"))
+        )
+        const site = FakeSite.make(() => exportOf(slow))
+        const { games } = yield* lichess(site)
+        const fiber = yield* Effect.forkChild(all(games(query)))
+        yield* TestClock.adjust("2 hours")
+        assert.strictEqual((yield* Fiber.join(fiber)).games.length, 180)
+      })
+    )
+
+    it.effect("closes the body at once when the reader stops or is interrupted, and lets the next export in", () =>
+      Effect.gen(function* () {
+        const endless = Stream.range(1, 1_000_000).pipe(
+          Stream.rechunk(1),
+          Stream.mapEffect((n) => Effect.delay(Effect.succeed(bytes(ndjson([lichessGameNumber(n)]))), "1 second"))
+        )
+        const site = FakeSite.make(() => exportOf(endless))
+        const { games, state } = yield* lichess(site, { maxExports: 1 })
+        const first = yield* Effect.forkChild(games(query).pipe(Stream.take(2), Stream.runDrain))
+        const second = yield* Effect.forkChild(Stream.runDrain(games(query)))
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual([site.open(), (yield* state).exports.waiting], [1, 1])
+        yield* TestClock.adjust("2 seconds")
+        yield* Fiber.join(first)
+        yield* TestClock.adjust("1 millis")
+        assert.deepStrictEqual([site.asked.length, site.open(), (yield* state).exports.waiting], [2, 1, 0])
+        yield* Fiber.interrupt(second)
+        assert.deepStrictEqual([site.open(), (yield* state).exports.running], [0, 0])
+      })
+    )
+
+    it.effect("runs two exports at a time, whatever else is asked meanwhile", () =>
+      Effect.gen(function* () {
+        const gate = yield* Deferred.make<void>()
+        const site = FakeSite.make((asked) =>
+          isExport(asked)
+            ? exportOf(Stream.fromEffect(Effect.as(Deferred.await(gate), bytes("\n"))))
+            : usersReply(asked)
+        )
+        const { games, userStatus } = yield* lichess(site)
+        const fiber = yield* Effect.forkChild(
+          Effect.forEach([1, 2, 3], () => all(games(query)), { concurrency: "unbounded" })
+        )
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(site.open(), 2)
+        assert.strictEqual(yield* userStatus("ada_rook"), "active")
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(fiber)
+        assert.strictEqual(site.maxOpen(), 3)
+        assert.strictEqual(site.asked.filter(isExport).length, 3)
+      })
+    )
+
+    it.effect("asks elsewhere what a 404 means", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked) => (isExport(asked) ? html : usersReply(asked, ["gone_girl"])))
+        const { games } = yield* lichess(site)
+        const error = (user: string) => Effect.flip(all(games({ ...query, user })))
+        assert.deepStrictEqual(yield* error("nobody"), new UserNotFound({ platform: "lichess", user: "nobody" }))
+        assert.deepStrictEqual(yield* error("gone_girl"), new UserNotFound({ platform: "lichess", user: "gone_girl" }))
+        const hidden = yield* error("ada_rook")
+        assert.isTrue(hidden instanceof UpstreamUnavailable && hidden.reason === "blocked")
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+
+    it.effect("asks again for a body that is not an export, and holds one connection at most", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((_, index) =>
+          index < 2
+            ? { headers: { "content-type": "text/html" }, body: Stream.never }
+            : exportOf(ndjson([lichessGame()]))
+        )
+        const { games } = yield* lichess(site, { retryDelays: ["1 second", "1 second"] })
+        const fiber = yield* Effect.forkChild(all(games(query)))
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual((yield* Fiber.join(fiber)).games.length, 1)
+        assert.strictEqual(site.maxOpen(), 1)
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+  })
+
+  describe("when Lichess is in trouble", () => {
+    it.effect("pauses longer with every 429 in a row, and asks nothing meanwhile", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked, index) =>
+          index < 4
+            ? { status: 429, headers: json, body: '{"error":"Too many requests. Try again later."}' }
+            : usersReply(asked)
+        )
+        const { state, userStatus } = yield* lichess(site)
+        for (const seconds of [60, 120, 300, 300]) {
+          const error = yield* Effect.flip(userStatus("ada_rook"))
+          assert.isTrue(error._tag === "UpstreamUnavailable" && error.reason === "rate-limited")
+          assert.deepStrictEqual(error.retryAfter, Duration.seconds(seconds))
+          const asked = site.asked.length
+          yield* TestClock.adjust(Duration.seconds(seconds - 31))
+          const refused = yield* Effect.flip(userStatus("ada_rook"))
+          assert.isTrue(refused._tag === "UpstreamUnavailable" && refused.reason === "rate-limited")
+          assert.strictEqual(site.asked.length, asked)
+          yield* TestClock.adjust("32 seconds")
+        }
+        assert.strictEqual(yield* userStatus("ada_rook"), "active")
+        assert.strictEqual((yield* state).circuit.failures, 0)
+      })
+    )
+
+    it.effect("waits for as long as a 429 says if that is longer", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make(() => ({
+          status: 429,
+          headers: json,
+          body: '{"error":"Too many requests. Try again later.","ratelimit":{"key":"user.show.ip","seconds":3600}}'
+        }))
+        const { userStatus } = yield* lichess(site)
+        const error = yield* Effect.flip(userStatus("ada_rook"))
+        assert.deepStrictEqual(error.retryAfter, Duration.hours(1))
+      })
+    )
+
+    it.effect("opens the circuit for 15 minutes on a 403", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked, index) =>
+          index === 0 ? { status: 403, body: "Blocked" } : usersReply(asked)
+        )
+        const { state, userStatus } = yield* lichess(site)
+        const error = yield* Effect.flip(userStatus("ada_rook"))
+        assert.isTrue(error._tag === "UpstreamUnavailable" && error.reason === "blocked")
+        assert.deepStrictEqual(error.retryAfter, Duration.minutes(15))
+        assert.strictEqual((yield* state).circuit._tag, "Open")
+        yield* TestClock.adjust("14 minutes")
+        const refused = yield* Effect.flip(userStatus("ada_rook"))
+        assert.isTrue(refused._tag === "UpstreamUnavailable" && refused.reason === "circuit-open")
+        assert.deepStrictEqual(refused.retryAfter, Duration.minutes(1))
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(yield* userStatus("ada_rook"), "active")
+      })
+    )
+
+    it.effect("counts streams that open and bring nothing against the site, and those that bring games for it", () =>
+      Effect.gen(function* () {
+        let reply: FakeSite.Reply = exportOf(Stream.never)
+        const site = FakeSite.make(() => reply)
+        const { games, state } = yield* lichess(site, { circuitFailures: 3 })
+        const attempt = Effect.gen(function* () {
+          const fiber = yield* Effect.forkChild(Effect.exit(all(games(query))))
+          yield* TestClock.adjust("30 seconds")
+          return yield* Fiber.join(fiber)
+        })
+        yield* attempt
+        yield* attempt
+        assert.strictEqual((yield* state).circuit.failures, 2)
+        reply = exportOf(ndjson([lichessGame()]))
+        yield* attempt
+        assert.strictEqual((yield* state).circuit.failures, 0)
+        reply = exportOf(Stream.never)
+        yield* attempt
+        yield* attempt
+        yield* attempt
+        assert.strictEqual((yield* state).circuit._tag, "Open")
+        assert.strictEqual(site.open(), 0)
+      })
+    )
+  })
+})
