@@ -1,0 +1,222 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Data, Effect, Fiber, Result } from "effect"
+import {
+  Bulkhead,
+  Cache,
+  CircuitBreaker,
+  Deadline,
+  Policy,
+  RateLimiter,
+  Retry,
+  SingleFlight,
+  Timeout
+} from "effect-resilience"
+import { TestClock } from "effect/testing"
+
+class Failed extends Data.TaggedError("Failed")<{}> {}
+
+type Wrap = <E>(self: Effect.Effect<string, E>) => Effect.Effect<string, unknown>
+
+// One of each, with numbers small enough that every one of them matters.
+const values = Effect.all({
+  bulkhead: Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 }),
+  circuitBreaker: CircuitBreaker.make({ failures: 2, openFor: "10 seconds" }),
+  rateLimiter: RateLimiter.make({ capacity: 2, refillPerSecond: 0.1, maxWait: 0 }),
+  cache: Cache.make<string, string, unknown>({ capacity: 1, timeToLive: "1 minute" }),
+  flight: SingleFlight.make<string, string, unknown>()
+})
+const retry = Retry.make({ schedule: Retry.delays([10, 10]) })
+
+const primitives: Record<string, Effect.Effect<Wrap>> = {
+  timeout: Effect.succeed(Timeout.timeout(100)),
+  deadline: Effect.succeed(Deadline.within(150)),
+  breaker: Effect.map(
+    values,
+    ({ circuitBreaker }) =>
+      (self) =>
+        circuitBreaker.execute({ key: "key" })(self)
+  ),
+  bulkhead: Effect.map(values, ({ bulkhead }) => bulkhead.execute),
+  limiter: Effect.map(values, ({ rateLimiter }) => rateLimiter.execute),
+  retry: Effect.succeed(retry.execute),
+  cache: Effect.map(
+    values,
+    ({ cache }) =>
+      (self) =>
+        cache.execute({ key: "key" })(self)
+  ),
+  flight: Effect.map(
+    values,
+    ({ flight }) =>
+      (self) =>
+        flight.execute({ key: "key" })(self)
+  )
+}
+
+// Runs the calls that a scenario makes, to their end in virtual time. Tells how each ended, after how many milliseconds,
+// and how often the operation was started in all.
+const observe = Effect.fnUntraced(function* (
+  wrap: Wrap,
+  operation: Effect.Effect<string, Failed>,
+  calls: number,
+  concurrency: number | "unbounded"
+) {
+  let executions = 0
+  const call = wrap(
+    Effect.andThen(
+      Effect.sync(() => executions++),
+      operation
+    )
+  )
+  const one = Effect.gen(function* () {
+    const start = yield* Clock.currentTimeMillis
+    const result = yield* Effect.result(call)
+    const end = yield* Clock.currentTimeMillis
+    return `${Result.isSuccess(result) ? result.success : wordFor(result.failure)}@${end - start}`
+  })
+  const fiber = yield* Effect.forkChild(Effect.forEach(Array.from({ length: calls }), () => one, { concurrency }))
+  yield* TestClock.adjust("1 hour")
+  return `${(yield* Fiber.join(fiber)).join(" ")} · ${executions}`
+})
+
+const wordFor = (error: unknown) =>
+  typeof error === "object" && error !== null && "_tag" in error ? words[String(error._tag)] : String(error)
+
+const scenarios = {
+  // Three calls, one after the other, of an operation that fails at once.
+  failing: (wrap: Wrap) => observe(wrap, new Failed(), 3, 1),
+  // The same of an operation that takes long.
+  slow: (wrap: Wrap) => observe(wrap, Effect.as(Effect.sleep(400), "ok"), 3, 1),
+  // Three calls at once, of an operation that takes 60 ms.
+  crowd: (wrap: Wrap) => observe(wrap, Effect.as(Effect.sleep(60), "ok"), 3, "unbounded")
+}
+
+const policies: Record<string, Effect.Effect<Wrap>> = {
+  policy: Effect.gen(function* () {
+    const { bulkhead, circuitBreaker, rateLimiter } = yield* values
+    return Policy.make({ deadline: 150, bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }).execute
+  }),
+  "cached policy": Effect.gen(function* () {
+    const { bulkhead, cache, circuitBreaker, rateLimiter } = yield* values
+    const parts = { cache, deadline: 150, bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }
+    return (self) => Policy.make(parts).execute({ key: "key" })(self)
+  }),
+  "policy without deadline": Effect.gen(function* () {
+    const { bulkhead, circuitBreaker, rateLimiter } = yield* values
+    return Policy.make({ bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }).execute
+  })
+}
+
+// Per scenario, in the order failing | slow | crowd: how each call ended @ after how many milliseconds · how often the
+// operation was started in all.
+const table = `
+  timeout > deadline      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > breaker       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > bulkhead      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
+  timeout > limiter       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  timeout > retry         | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > cache         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  timeout > flight        | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  deadline > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  deadline > breaker      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  deadline > bulkhead     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
+  deadline > limiter      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
+  deadline > retry        | fail@20 fail@20 fail@20 · 9               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  deadline > cache        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  deadline > flight       | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  breaker > timeout       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
+  breaker > deadline      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Open@0 · 2       | ok@60 ok@60 ok@60 · 3
+  breaker > bulkhead      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  breaker > limiter       | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  breaker > retry         | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  breaker > cache         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  breaker > flight        | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  bulkhead > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
+  bulkhead > deadline     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
+  bulkhead > breaker      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > limiter      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Full@0 · 2
+  bulkhead > retry        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > cache        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Full@0 · 1
+  bulkhead > flight       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  limiter > timeout       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  limiter > deadline      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
+  limiter > breaker       | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > bulkhead      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Limited@0 · 2
+  limiter > retry         | fail@20 fail@20 Limited@0 · 6             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > cache         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
+  limiter > flight        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
+  retry > timeout         | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
+  retry > deadline        | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
+  retry > breaker         | Open@20 Open@10000 Open@10000 · 4         | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  retry > bulkhead        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@20 · 2
+  retry > limiter         | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  retry > cache           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  retry > flight          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  cache > timeout         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  cache > deadline        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  cache > breaker         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > bulkhead        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > limiter         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > retry           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > flight          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  flight > timeout        | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  flight > deadline       | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  flight > breaker        | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > bulkhead       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > limiter        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 ok@60 · 1
+  flight > retry          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > cache          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  policy                  | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@120 Full@0 · 2
+  cached policy           | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@60 ok@60 · 1
+  policy without deadline | Open@20 Open@0 Open@0 · 2                 | Open@220 Open@0 Open@0 · 2                 | ok@60 ok@120 Full@0 · 2
+`
+
+const words: Record<string, string> = {
+  Failed: "fail",
+  TimedOut: "Timeout",
+  DeadlineExceeded: "Deadline",
+  CircuitOpen: "Open",
+  BulkheadFull: "Full",
+  RateLimited: "Limited"
+}
+
+const composed = (name: string): Effect.Effect<Wrap> => {
+  const policy = policies[name]
+  if (policy !== undefined) return policy
+  const [outer, inner] = name.split(" > ").map((part) => primitives[part])
+  if (outer === undefined || inner === undefined) throw new Error(`no such composition: ${name}`)
+  return Effect.map(
+    Effect.all([outer, inner]),
+    ([outer, inner]) =>
+      (self) =>
+        outer(inner(self))
+  )
+}
+
+const rows = table
+  .trim()
+  .split("\n")
+  .map((row) => row.split("|").map((cell) => cell.trim()))
+
+describe("Composition", () => {
+  for (const [name = "", failing, slow, crowd] of rows) {
+    it.effect(name, () =>
+      Effect.gen(function* () {
+        assert.strictEqual(yield* scenarios.failing(yield* composed(name)), failing)
+        assert.strictEqual(yield* scenarios.slow(yield* composed(name)), slow)
+        assert.strictEqual(yield* scenarios.crowd(yield* composed(name)), crowd)
+      })
+    )
+  }
+
+  it("covers every pair of primitives and every policy", () => {
+    const names = Object.keys(primitives)
+    const pairs = names.flatMap((outer) =>
+      names.filter((inner) => inner !== outer).map((inner) => `${outer} > ${inner}`)
+    )
+    assert.sameMembers(
+      rows.map(([name]) => name),
+      [...pairs, ...Object.keys(policies)]
+    )
+  })
+})
