@@ -1,0 +1,98 @@
+/**
+ * The service's import, whole, on the stand-ins of both sites and a database in memory.
+ *
+ * Everything is the real thing, the engine included, on the clock of the test; only sockets and disk are missing.
+ */
+import { Context, Effect, Layer, Option, Schedule } from "effect"
+import { HttpClient } from "effect/http"
+import type { SqlClient, SqlError } from "effect/sql"
+import { TestClock } from "effect/testing"
+import * as ChessCom from "../../src/chess/ChessCom.ts"
+import { isFinal } from "../../src/chess/domain/ImportJob.ts"
+import type { Platform } from "../../src/chess/domain/Platform.ts"
+import * as GameImport from "../../src/chess/GameImport.ts"
+import * as GameStore from "../../src/chess/GameStore.ts"
+import * as ImportStore from "../../src/chess/ImportStore.ts"
+import * as Lichess from "../../src/chess/Lichess.ts"
+import * as Simulator from "../../src/chess/simulator/Simulator.ts"
+import * as SqliteClient from "../../src/chess/SqliteClient.ts"
+
+/** The stand-ins that the clients of a world talk to. */
+export class Sites extends Context.Service<Sites, Simulator.Simulator>()("test/Sites") {}
+
+/** Both stand-ins, their history ending now. */
+export const layerSites = (options: Simulator.Options = {}): Layer.Layer<Sites> =>
+  Layer.effect(
+    Sites,
+    Effect.andThen(TestClock.setTime(Simulator.historyEnds), Simulator.make({ unlisted: "unknown", ...options }))
+  )
+
+/** Clients, stores, engine and import, on a database that is given. */
+export const layerService = (
+  options: GameImport.Options = {}
+): Layer.Layer<
+  GameImport.GameImport | GameStore.GameStore | ImportStore.ImportStore | Lichess.Lichess | ChessCom.ChessCom,
+  unknown,
+  Sites | SqlClient.SqlClient
+> =>
+  GameImport.layer(options).pipe(
+    Layer.provide(GameImport.layerEngine),
+    Layer.provideMerge(Layer.mergeAll(GameStore.layer, ImportStore.layer)),
+    Layer.provideMerge(Layer.mergeAll(Lichess.layer(), ChessCom.layer())),
+    Layer.provide(
+      Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(Sites, (sites) => sites.httpClient)
+      )
+    )
+  )
+
+/** All of it, on a new database in memory. */
+export const layerWorld = (simulator: Simulator.Options = {}, options: GameImport.Options = {}) =>
+  layerService(options).pipe(
+    Layer.provideMerge(SqliteClient.layerMemory),
+    Layer.provideMerge(layerSites(simulator)),
+    Layer.orDie
+  )
+
+/** Lets the time pass until the user's import has ended, at most two days. */
+export const untilEnded = Effect.fnUntraced(function* (user: string, platform: Platform) {
+  const imports = yield* GameImport.GameImport
+  return yield* TestClock.adjust("1 second").pipe(
+    Effect.andThen(imports.progress(user, platform)),
+    Effect.map(Option.getOrThrow),
+    Effect.repeat({ until: (progress) => isFinal(progress.status), schedule: Schedule.recurs(172_800) })
+  )
+})
+
+/** Starts an import and lets the time pass until it has ended. */
+export const importGames = Effect.fnUntraced(function* (
+  user: string,
+  platform: Platform,
+  options: { readonly limit?: number; readonly owner?: string; readonly premium?: boolean } = {}
+) {
+  const imports = yield* GameImport.GameImport
+  yield* imports.start({ user, platform, limit: 100_000, owner: "someone", premium: false, ...options })
+  return yield* untilEnded(user, platform)
+})
+
+/** The ids of a user's stored games, newest first. */
+export const storedIds = Effect.fnUntraced(function* (
+  user: string,
+  platform: Platform
+): Effect.fn.Return<ReadonlyArray<string>, GameStore.InvalidCursor | SqlError.SqlError, GameStore.GameStore> {
+  const store = yield* GameStore.GameStore
+  const ids: Array<string> = []
+  let cursor: string | null = null
+  do {
+    const page: GameStore.Page = yield* store.page({
+      user,
+      platform,
+      limit: 1000,
+      ...(cursor === null ? {} : { cursor })
+    })
+    ids.push(...page.games.map((game) => game.id))
+    cursor = page.nextCursor
+  } while (cursor !== null)
+  return ids
+})
