@@ -164,7 +164,12 @@ export const insertGames = (sql: SqlClient.SqlClient) => {
     const links = fitting.map((game) => [platform, user, playedAt.get(game.id) ?? game.playedAt, game.id])
     const linked = yield* insertMissing("user_game", linkColumns, "game_id", links)
 
-    return { inserted: linked.filter(Boolean).length, consumed: fitting.length }
+    const inserted = linked.filter(Boolean).length
+    if (inserted > 0) {
+      yield* sql`INSERT INTO imported_user ${sql.insert({ platform, user_id: user, games: inserted })}
+        ON CONFLICT (platform, user_id) DO UPDATE SET games = imported_user.games + excluded.games`
+    }
+    return { inserted, consumed: fitting.length }
   })
 }
 

@@ -147,12 +147,10 @@ const make = Effect.gen(function* () {
     if (Arr.isArrayNonEmpty(rows)) yield* sql`INSERT INTO skipped_game ${sql.insert(rows)}`.unprepared
   })
 
-  const save = (commit: Commit, games: number, checkpoint: string | null) =>
+  const save = ({ checkpoint, platform, user }: Commit) =>
     sql`INSERT INTO imported_user
-      ${sql.insert({ platform: commit.platform, user_id: commit.user, games, checkpoint })}
-      ON CONFLICT (platform, user_id) DO UPDATE SET
-        games = imported_user.games + excluded.games,
-        checkpoint = coalesce(excluded.checkpoint, imported_user.checkpoint)`
+      ${sql.insert({ platform, user_id: user, games: 0, checkpoint: writeCheckpoint(checkpoint) })}
+      ON CONFLICT (platform, user_id) DO UPDATE SET checkpoint = excluded.checkpoint`
 
   return ImportStore.of({
     create,
@@ -188,7 +186,8 @@ const make = Effect.gen(function* () {
 
       const { consumed, inserted } = yield* insert(commit, batch.games, maxNew)
       yield* skip(before, batch.odd)
-      yield* save(commit, inserted, consumed < batch.games.length ? null : writeCheckpoint(commit.checkpoint))
+      // The checkpoint speaks of the whole batch: of a cut one it would claim games that are not stored.
+      if (consumed === batch.games.length) yield* save(commit)
 
       const imported = before.imported + inserted
       const rows = yield* sql<JobRow>`UPDATE import_job SET
