@@ -6,14 +6,16 @@
 import { Buffer } from "node:buffer"
 import type { Hit } from "./Faults.ts"
 import * as Hash from "./Hash.ts"
+import { maxGameBytes, type Writer } from "./LichessGames.ts"
 import type { Body, Step } from "./Reply.ts"
 
 /** How to make a body out of games, each one line. */
 export interface StreamOptions {
   /** How many games there are. */
   readonly total: number
-  /** Writes the next game, or says that there is none. */
-  readonly next: () => string | undefined
+  /** The number of the next game, if there is one. */
+  readonly next: () => number | undefined
+  readonly writer: Writer
   readonly faults: ReadonlyArray<Hit>
   /** Games a second, evenly; `undefined` for as fast as they are read. */
   readonly gamesPerSecond: number | undefined
@@ -27,22 +29,24 @@ export const stream = (options: StreamOptions): Body => {
     return {
       close,
       next: () => {
-        const { next } = options
-        let text = ""
-        while (text.length < chunkLength) {
-          const line = next()
-          if (line === undefined) return text === "" ? "end" : Buffer.from(text)
-          text += line
-          text += "\n"
+        const { next, writer } = options
+        const chunk = Buffer.allocUnsafe(chunkLength + maxGameBytes)
+        let end = 0
+        while (end < chunkLength) {
+          const index = next()
+          if (index === undefined) break
+          end = writer.into(index, chunk, end)
+          chunk[end++] = lineEnd
         }
-        return Buffer.from(text)
+        return end === 0 ? "end" : chunk.subarray(0, end)
       }
     }
   }
   return fromSteps(lineSteps(options), close)
 }
 
-const chunkLength = 64_000
+const chunkLength = 65_536
+const lineEnd = 10
 
 /** The games of a body with the faults in them: some twice, some in other places, some that are none. */
 export function* withGameFaults(
@@ -101,8 +105,8 @@ const fromSteps = (steps: Steps, close: () => void): Body => {
 /** After how many games a fault strikes. */
 const position = (fault: Hit, total: number): number => fault.after ?? fault.bits % Math.max(1, Math.min(total, 1000))
 
-function* pulled(next: () => string | undefined): Generator<string, void> {
-  for (let line = next(); line !== undefined; line = next()) yield line
+function* pulled({ next, writer }: StreamOptions): Generator<string, void> {
+  for (let index = next(); index !== undefined; index = next()) yield writer.text(index)
 }
 
 function* withGameFault(games: Iterable<string>, total: number, fault: Hit): Generator<string, void> {
@@ -141,7 +145,7 @@ const notGames = ['{"id":"?"}', "null", "[]", '{"id":17,"uuid":17,"url":null}', 
 function* lineSteps(options: StreamOptions): Steps {
   const { faults, gamesPerSecond, total } = options
   const interval = gamesPerSecond === undefined ? 0 : 1000 / gamesPerSecond
-  const lines = withGameFaults(pulled(options.next), total, faults)
+  const lines = withGameFaults(pulled(options), total, faults)
   const find = (kind: Hit["kind"]): Hit | undefined => faults.find((fault) => fault.kind === kind)
   const at = (kind: Hit["kind"]): number => {
     const fault = find(kind)

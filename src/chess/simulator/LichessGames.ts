@@ -4,6 +4,7 @@
  * A game is a function of the account and its number, so any of 200,000 can be written without the others. The parts
  * that do not depend on the number (moves, clocks) are rendered once and kept.
  */
+import { Buffer } from "node:buffer"
 import * as Calendar from "./Calendar.ts"
 import * as Clocks from "./Clocks.ts"
 import * as GamePool from "./GamePool.ts"
@@ -40,11 +41,29 @@ export interface Facts {
 /** Writes games. */
 export interface LichessGames {
   readonly facts: (account: Account, index: number) => Facts
-  /** A function that writes the JSON of a game of this account, without the line end. */
-  readonly json: (account: Account, fields: Fields) => (index: number) => string
-  /** A function that writes the PGN of a game, with the two blank lines after it. */
-  readonly pgn: (account: Account, fields: Fields) => (index: number) => string
+  /** A writer of the JSON of this account's games, without the line end. */
+  readonly json: (account: Account, fields: Fields) => Writer
+  /** A writer of the PGN of this account's games, with the two blank lines after it. */
+  readonly pgn: (account: Account, fields: Fields) => Writer
 }
+
+/** Writes any game of one account, as a text or into a buffer. */
+export interface Writer {
+  readonly text: (index: number) => string
+  /** Writes from `offset` on and gives the offset after it. A game takes less than `maxGameBytes`. */
+  readonly into: (index: number, target: Buffer, offset: number) => number
+}
+
+/** No game takes more bytes than this. */
+export const maxGameBytes = 32_768
+
+/** A part that many games share, so that it is encoded once. */
+interface Segment {
+  readonly text: string
+  readonly bytes: Buffer
+}
+
+type Part = string | Segment
 
 /** The unusual games of an account. */
 const oddities = [
@@ -134,10 +153,10 @@ export const make = (world: World): LichessGames => {
     }
   }
 
-  const json = (account: Account, fields: Fields) => {
+  const json = (account: Account, fields: Fields): Writer => {
     const own = sideOf(account)
     const pgnOf = fields.pgnInJson ? pgnWriter(account, fields, world, "\\n", '\\"') : undefined
-    return (index: number): string => {
+    return writer((index) => {
       const found = detail(account, index)
       const { control, ending, game, moves, oddity } = found
       const id = idOf(account, index)
@@ -145,28 +164,41 @@ export const make = (world: World): LichessGames => {
       const rated = isRated(found)
       const players = playersOf(account, found, own, sides[found.opponent]!)
       const short = oddity === "no-start" || oddity === "no-moves" || oddity === "aborted"
-      let line = `{"id":"${id}","rated":${rated ? "true" : "false"},"variant":"${kind.variant}","speed":"${kind.speed}","perf":"${kind.perf}","createdAt":${found.createdAt},"lastMoveAt":${found.lastMoveAt},"status":"${ending.status}","source":"${kind.source}",${players}`
-      if (game.initialFen !== undefined) line += `,"initialFen":"${game.initialFen}"`
-      if (ending.winner !== undefined) line += ending.winner === "white" ? ',"winner":"white"' : ',"winner":"black"'
-      if (fields.opening && !short && game.initialFen === undefined) line += moves.opening
-      if (fields.moves) line += short ? (oddity === "aborted" ? moves.first : ',"moves":""') : moves.json
-      if (fields.clocks && !short && kind.clocked) line += moves.clocks
-      if (pgnOf !== undefined) line += `,"pgn":"${pgnOf(found, id)}"`
-      if (kind.days !== undefined) line += `,"daysPerTurn":${kind.days}`
-      if (oddity === "arena") line += `,"tournament":"${idOf(account, index % 97)}"`
+      let head = `{"id":"${id}","rated":${rated ? "true" : "false"},"variant":"${kind.variant}","speed":"${kind.speed}","perf":"${kind.perf}","createdAt":${found.createdAt},"lastMoveAt":${found.lastMoveAt},"status":"${ending.status}","source":"${kind.source}",${players}`
+      if (game.initialFen !== undefined) head += `,"initialFen":"${game.initialFen}"`
+      if (ending.winner !== undefined) head += ending.winner === "white" ? ',"winner":"white"' : ',"winner":"black"'
+      let tail = ""
+      if (kind.days !== undefined) tail += `,"daysPerTurn":${kind.days}`
+      if (oddity === "arena") tail += `,"tournament":"${idOf(account, index % 97)}"`
       if (kind.clocked) {
-        line += `,"clock":{"initial":${control.base},"increment":${control.increment},"totalTime":${Clocks.expected(control)}}`
+        tail += `,"clock":{"initial":${control.base},"increment":${control.increment},"totalTime":${Clocks.expected(control)}}`
       }
-      if (fields.lastFen) line += `,"lastFen":"${short ? (game.initialFen ?? GamePool.usualFen) : game.finalFen}"`
-      if (fields.division && !short && game.moves.length > 44) line += ',"division":{"middle":20,"end":44}'
-      if (oddity === "imported") line += `,"import":{"date":"${Calendar.dateTag(found.createdAt)}"}`
-      return `${line}}`
-    }
+      if (fields.lastFen) tail += `,"lastFen":"${short ? (game.initialFen ?? GamePool.usualFen) : game.finalFen}"`
+      if (fields.division && !short && game.moves.length > 44) tail += ',"division":{"middle":20,"end":44}'
+      if (oddity === "imported") tail += `,"import":{"date":"${Calendar.dateTag(found.createdAt)}"}`
+      tail += "}"
+
+      const parts: Array<Part> = [head]
+      if (fields.opening && !short && game.initialFen === undefined) parts.push(moves.opening)
+      if (fields.moves) parts.push(short ? (oddity === "aborted" ? moves.first : ',"moves":""') : moves.json)
+      if (fields.clocks && !short && kind.clocked) parts.push(moves.clocks)
+      if (pgnOf !== undefined) {
+        parts.push(',"pgn":"')
+        pgnOf(parts, found, id)
+        tail = `"${tail}`
+      }
+      parts.push(tail)
+      return parts
+    })
   }
 
-  const pgn = (account: Account, fields: Fields) => {
+  const pgn = (account: Account, fields: Fields): Writer => {
     const write = pgnWriter(account, fields, world, "\n", '"')
-    return (index: number): string => write(detail(account, index), idOf(account, index))
+    return writer((index) => {
+      const parts: Array<Part> = []
+      write(parts, detail(account, index), idOf(account, index))
+      return parts
+    })
   }
 
   return { facts, json, pgn }
@@ -187,14 +219,36 @@ interface Detail {
   readonly lastMoveAt: number
 }
 
+const writer = (partsOf: (index: number) => ReadonlyArray<Part>): Writer => ({
+  text: (index) => {
+    let text = ""
+    for (const part of partsOf(index)) text += typeof part === "string" ? part : part.text
+    return text
+  },
+  into: (index, target, offset) => {
+    let end = offset
+    for (const part of partsOf(index)) {
+      if (typeof part === "string") {
+        end += target.write(part, end)
+      } else {
+        target.set(part.bytes, end)
+        end += part.bytes.length
+      }
+    }
+    return end
+  }
+})
+
+const segment = (text: string): Segment => ({ text, bytes: Buffer.from(text) })
+
 /** The parts of a game that depend on its moves and its clock alone. */
 interface Moves {
-  readonly json: string
-  readonly first: string
-  readonly clocks: string
-  readonly opening: string
-  readonly pgn: string
-  readonly pgnWithClocks: string
+  readonly json: Segment
+  readonly first: Segment
+  readonly clocks: Segment
+  readonly opening: Segment
+  readonly pgn: Segment
+  readonly pgnWithClocks: Segment
   readonly used: number
 }
 
@@ -211,12 +265,12 @@ const renderMoves = (game: GamePool.PooledGame, control: Clocks.Control): Moves 
   })
   const { eco, name, plies } = game.opening
   return {
-    json: `,"moves":"${game.moves.join(" ")}"`,
-    first: `,"moves":"${game.moves[0] ?? ""}"`,
-    clocks: `,"clocks":[${shown.join(",")}]`,
-    opening: `,"opening":{"eco":"${eco}","name":${JSON.stringify(name)},"ply":${plies}}`,
-    pgn: numbered.join(" "),
-    pgnWithClocks: timed.join(" "),
+    json: segment(`,"moves":"${game.moves.join(" ")}"`),
+    first: segment(`,"moves":"${game.moves[0] ?? ""}"`),
+    clocks: segment(`,"clocks":[${shown.join(",")}]`),
+    opening: segment(`,"opening":{"eco":"${eco}","name":${JSON.stringify(name)},"ply":${plies}}`),
+    pgn: segment(`${numbered.join(" ")} `),
+    pgnWithClocks: segment(`${timed.join(" ")} `),
     used: clocks.used * 10
   }
 }
@@ -396,7 +450,7 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
   const afterTags = `${end}${newline}`
   const afterGame = `${newline}${newline}${newline}`
 
-  return (found: Detail, id: string): string => {
+  return (parts: Array<Part>, found: Detail, id: string): void => {
     const { game, moves, oddity } = found
     const kind = kindOf(found)
     const result =
@@ -407,12 +461,6 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
           : found.ending.status === "aborted"
             ? "*"
             : "1/2-1/2"
-    const short = oddity === "no-start" || oddity === "no-moves"
-    const body = short
-      ? ""
-      : oddity === "aborted"
-        ? `1. ${game.moves[0] ?? ""} `
-        : `${fields.clocks && kind.clocked ? moves.pgnWithClocks : moves.pgn} `
     let text = ""
     if (fields.tags) {
       const day = Calendar.dateTag(found.createdAt)
@@ -445,7 +493,12 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
       if (game.initialFen !== undefined) text += `${fen}${game.initialFen}${setUp}`
       text += afterTags
     }
-    return `${text}${body}${result}${afterGame}`
+    if (oddity === "aborted") text += `1. ${game.moves[0] ?? ""} `
+    parts.push(text)
+    if (oddity !== "aborted" && oddity !== "no-start" && oddity !== "no-moves") {
+      parts.push(fields.clocks && kind.clocked ? moves.pgnWithClocks : moves.pgn)
+    }
+    parts.push(`${result}${afterGame}`)
   }
 }
 

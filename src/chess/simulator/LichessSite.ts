@@ -80,7 +80,6 @@ export const make = (
     const accept = Reply.header(request, "accept") ?? ""
     const asJson = accept === ndjson || accept.startsWith("application/json")
     const fields = fieldsOf(request.query)
-    const write = asJson ? games.json(account, fields) : games.pgn(account, fields)
     const selection = select(account, games, request.query, nowMillis)
     return {
       status: 200,
@@ -91,10 +90,8 @@ export const make = (
       },
       body: Bodies.stream({
         total: selection.total,
-        next: () => {
-          const index = selection.next()
-          return index === undefined ? undefined : write(index)
-        },
+        next: selection.next,
+        writer: asJson ? games.json(account, fields) : games.pgn(account, fields),
         faults: hits,
         gamesPerSecond: options.gamesPerSecond,
         close: release

@@ -116,7 +116,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulator> =>
         const account = world.account(platform, user)
         if (account === undefined) return undefined
         return platform === "lichess"
-          ? lichessGames.json(account, importFields)(index)
+          ? lichessGames.json(account, importFields).text(index)
           : chessComGames.json(account, index)
       },
       games: (user, platform) =>
