@@ -80,9 +80,10 @@ export const layer: Layer.Layer<GameStore, Migrator.MigrationError | SqlError.Sq
         const before =
           end === undefined ? sql.literal("") : sql`AND (l.played_at, l.game_id) < (${end.playedAt}, ${end.id})`
         return Effect.map(
-          sql<GameRow>`SELECT ${summaryColumns(sql)} FROM user_game l
-          JOIN game g ON g.platform = l.platform AND g.id = l.game_id
+          // SQLite goes through a CROSS JOIN in the order it is written, whatever it guesses about the tables.
+          sql<GameRow>`SELECT ${summaryColumns(sql)} FROM user_game l CROSS JOIN game g
           WHERE l.platform = ${platform} AND l.user_id = ${user} ${before}
+            AND g.platform = l.platform AND g.id = l.game_id
           ORDER BY l.played_at DESC, l.game_id DESC LIMIT ${limit}`,
           (rows) => rows.map(toSummary)
         )
@@ -221,9 +222,10 @@ const storedTimes = Effect.fnUntraced(function* (
 const known = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, owner: Owner, ids: ReadonlyArray<string>) {
   const found = new Set<string>()
   for (const some of chunksOf(ids)) {
-    const rows = yield* sql<{ id: string }>`SELECT g.id FROM game g JOIN user_game l
-      ON l.platform = g.platform AND l.user_id = ${owner.user} AND l.played_at = g.played_at AND l.game_id = g.id
-      WHERE g.platform = ${owner.platform} AND ${sql.in("g.id", some)}`.unprepared
+    const rows = yield* sql<{ id: string }>`SELECT g.id FROM game g CROSS JOIN user_game l
+      WHERE g.platform = ${owner.platform} AND ${sql.in("g.id", some)}
+        AND l.platform = g.platform AND l.user_id = ${owner.user}
+        AND l.played_at = g.played_at AND l.game_id = g.id`.unprepared
     for (const row of rows) found.add(row.id)
   }
   return found as ReadonlySet<string>

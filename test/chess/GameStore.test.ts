@@ -276,6 +276,31 @@ describe("GameStore", () => {
       }).pipe(Effect.provide(Live))
     )
 
+    it.effect("looks up known games one by one, not all games of the user", () =>
+      Effect.gen(function* () {
+        const store = yield* GameStore
+        assert.deepStrictEqual(yield* queryPlans(store.known({ ...rook, ids: ["a", "b"] })), [
+          "SEARCH g USING INDEX sqlite_autoindex_game_1 (platform=? AND id=?)",
+          "SEARCH l USING PRIMARY KEY (platform=? AND user_id=? AND played_at=? AND game_id=?)"
+        ])
+      }).pipe(Effect.provide(Live))
+    )
+
+    it.effect("keeps these plans when SQLite has counted the tables", () =>
+      Effect.gen(function* () {
+        const store = yield* GameStore
+        const sql = yield* SqlClient.SqlClient
+        const plans = queryPlans(
+          Effect.andThen(store.page({ ...rook, limit: 1 }), store.known({ ...rook, ids: ["a", "b"] }))
+        )
+        const before = yield* plans
+        yield* insert(rook, makeGames(1, 600))
+        yield* insert(pawn, makeGames(601, 602))
+        yield* sql`ANALYZE`
+        assert.deepStrictEqual(yield* plans, before)
+      }).pipe(Effect.provide(Live))
+    )
+
     it.effect("scans and sorts nowhere else either", () =>
       Effect.gen(function* () {
         const store = yield* GameStore
