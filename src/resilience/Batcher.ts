@@ -90,7 +90,7 @@ export const make = Effect.fnUntraced(function* <K extends Key, A, E, R>(
   // In the order they came.
   const waiting = new Map<K, Question<A, E>>()
   let running = 0
-  let timer: { readonly first: Question<A, E>; readonly fiber: Fiber.Fiber<void> } | undefined
+  let timer: Fiber.Fiber<void> | undefined
 
   const take = (): Array<[K, Question<A, E>]> => {
     const taken: Array<[K, Question<A, E>]> = []
@@ -131,18 +131,21 @@ export const make = Effect.fnUntraced(function* <K extends Key, A, E, R>(
   }
 
   const disarm = () => {
-    timer?.fiber.interruptUnsafe()
+    timer?.interruptUnsafe()
     timer = undefined
   }
 
-  const arm = (first: Question<A, E>, millis: number) => {
-    if (timer?.first === first) return
-    disarm()
-    const elapsed = Effect.sync(() => {
-      timer = undefined
-      advance()
-    })
-    timer = { first, fiber: Fiber.runIn(fork(Effect.andThen(Effect.sleep(millis), elapsed)), scope) }
+  // A timer that was set for keys that have left since wakes early, and is then set again: none wakes late.
+  const arm = (millis: number) => {
+    timer ??= fork(
+      Effect.andThen(
+        Effect.sleep(millis),
+        Effect.sync(() => {
+          timer = undefined
+          advance()
+        })
+      )
+    )
   }
 
   // Sends what may go now, and sees to it that what may go later does.
@@ -151,7 +154,7 @@ export const make = Effect.fnUntraced(function* <K extends Key, A, E, R>(
       const first = waiting.values().next().value
       if (first === undefined || running >= maxConcurrent || isClosed()) return disarm()
       const left = first.since + window - nowMillis()
-      if (waiting.size < enough && left > 0) return arm(first, left)
+      if (waiting.size < enough && left > 0) return arm(left)
       send()
     }
   }
@@ -174,6 +177,7 @@ export const make = Effect.fnUntraced(function* <K extends Key, A, E, R>(
     Effect.sync(() => {
       for (const question of waiting.values()) for (const caller of question.callers) caller(Exit.interrupt())
       waiting.clear()
+      disarm()
     })
   )
 

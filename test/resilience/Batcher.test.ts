@@ -332,6 +332,51 @@ describe("Batcher", () => {
       })
     )
 
+    it.effect("interrupts any number of waiting callers when its scope closes", () =>
+      Effect.gen(function* () {
+        const { asked, run } = makeUpstream(1000)
+        const scope = yield* Scope.make()
+        const batcher = yield* Batcher.make({ run, maxBatchSize: 1 }).pipe(Scope.provide(scope))
+        const keys = Array.from({ length: 10_000 }, (_, index) => `user${index}`)
+        const calls = yield* Effect.forkChild(
+          Effect.forEach(keys, (key) => Effect.exit(batcher.get(key)), { concurrency: "unbounded" })
+        )
+        yield* TestClock.adjust(1)
+        yield* Scope.close(scope, Exit.void)
+        assert.isTrue((yield* Fiber.join(calls)).every(Exit.hasInterrupts))
+        assert.deepStrictEqual(keysOf(asked), ["user0"])
+      })
+    )
+
+    it.effect.each(["its callers go", "its scope closes"] as const)("leaves no timer behind when %s", (what) =>
+      Effect.gen(function* () {
+        let timers = 0
+        const clock = yield* Clock.Clock
+        const counting: Clock.Clock = {
+          ...clock,
+          sleep: (duration) =>
+            Effect.acquireUseRelease(
+              Effect.sync(() => timers++),
+              () => clock.sleep(duration),
+              () => Effect.sync(() => timers--)
+            )
+        }
+        const { run } = makeUpstream(0)
+        const scope = yield* Scope.make()
+        const batcher = yield* Batcher.make({ run, maxBatchSize: 10 }).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Clock.Clock, counting)
+        )
+        const calls = yield* Effect.forkChild(
+          Effect.forEach(["a", "b", "c"], batcher.get, { concurrency: "unbounded" })
+        )
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual([timers, yield* batcher.state], [1, { waiting: 2, running: 0 }])
+        yield* what === "its callers go" ? Fiber.interrupt(calls) : Scope.close(scope, Exit.void)
+        assert.deepStrictEqual([timers, yield* batcher.state], [0, nothing])
+      })
+    )
+
     it.effect("leaves nothing behind when interrupted at any operation", () =>
       Effect.gen(function* () {
         let open = 0

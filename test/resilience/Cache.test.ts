@@ -1,5 +1,5 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Option } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Option, Scheduler } from "effect"
 import { Cache, Deadline } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -215,6 +215,28 @@ describe("Cache", () => {
         assert.deepStrictEqual(new Set(yield* Fiber.join(calls)), new Set([1]))
         assert.deepStrictEqual(asked, ["a"])
         assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, misses: 1, joined: 999 })
+      })
+    )
+
+    it.effect.each([1, 2, 3, 4, 5])("looks up once although another call comes at its operation %s", (at) =>
+      Effect.gen(function* () {
+        const { asked, lookup } = makeSource()
+        const cache = yield* Cache.make({ lookup, capacity: 10, timeToLive: "1 minute" })
+        const runFork = Effect.runForkWith(yield* Effect.context())
+        const base = new Scheduler.MixedScheduler()
+        let operations = 0
+        const scheduler: Scheduler.Scheduler = {
+          executionMode: base.executionMode,
+          makeDispatcher: () => base.makeDispatcher(),
+          shouldYield: (fiber) => {
+            if (++operations !== at) return base.shouldYield(fiber)
+            runFork(cache.get("a"))
+            return true
+          }
+        }
+        assert.strictEqual(yield* Effect.provideService(cache.get("a"), Scheduler.Scheduler, scheduler), 1)
+        assert.isAtLeast(operations, at)
+        assert.deepStrictEqual(asked, ["a"])
       })
     )
 
