@@ -1,16 +1,16 @@
 /**
  * Caps how many calls to one dependency run at the same time.
  *
- * At most `maxConcurrent` calls run and at most `maxQueued` (0) wait, first come first served; the rest fail at once with
+ * At most `maxConcurrent` calls run and at most `maxQueued` wait, first come first served; the rest fail at once with
  * `BulkheadFull`, so one slow dependency can never hold every fiber of the process.
  *
- * Put a retry outside it, so that a sleeping retry holds no place. A timeout inside it bounds the call; a timeout or a
- * deadline outside it bounds the wait as well: a waiter that is interrupted leaves the queue and never runs, and a call
- * with no time left does not join it.
+ * Put a retry outside it, so that a sleeping retry holds no place. A timeout inside it bounds the call. `maxWait`, or a
+ * deadline outside it, bounds the wait: who waits that long leaves the queue and never runs. With no time left, a call
+ * does not join it. Local to the process; fair by arrival, without priorities.
  *
- * Local to the process. Fair by arrival, without priorities.
+ * | defaults | `maxQueued` 0 | `maxWait` unlimited |
  */
-import { Config, Context, Effect, type Fiber, Layer, Schema } from "effect"
+import { Clock, Config, Context, Duration, Effect, type Fiber, Layer, Schema } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
 import { type Links, Waiters } from "./internal/waiters.ts"
@@ -41,6 +41,8 @@ export interface Options {
   readonly maxConcurrent: number
   /** Calls allowed to wait for a place. Defaults to 0: never wait. */
   readonly maxQueued?: number | undefined
+  /** The longest wait for a place. Defaults to unlimited: a deadline or an interruption ends it. */
+  readonly maxWait?: Duration.Input | undefined
 }
 
 /** The call was refused: every place is taken, and it may not wait for one. */
@@ -61,6 +63,8 @@ export class BulkheadFull extends Schema.TaggedError<BulkheadFull>()("BulkheadFu
 /** Creates a bulkhead. Options that make no sense are a defect, not an error. */
 export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Bulkhead> {
   const maxQueued = atLeast(0, "maxQueued", options.maxQueued ?? 0)
+  const maxWait = Duration.toMillis(options.maxWait ?? "Infinity")
+  if (!(maxWait >= 0)) throw new RangeError(`Bulkhead: maxWait must be zero or more, got ${maxWait}`)
   let maxConcurrent = atLeast(1, "maxConcurrent", options.maxConcurrent)
   let running = 0
   const queue = new Waiters<Call>()
@@ -73,23 +77,37 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
       queue.remove(call)
       running++
       call.place = "running"
+      call.timer?.interruptUnsafe()
       call.fiber?.currentDispatcher.scheduleTask(call.wake, 0)
     }
   }
 
   const leave = (call: Call): undefined => {
-    if (call.place === "waiting") queue.remove(call)
-    else if (call.place === "running") {
+    const { place } = call
+    // First of all: the timer tells its observer at once, which must not find a waiter any more.
+    call.place = "outside"
+    if (place === "waiting") {
+      queue.remove(call)
+      call.timer?.interruptUnsafe()
+    } else if (place === "running") {
       running--
       fill()
     }
-    call.place = "outside"
   }
+
+  const refuse = () => Effect.fail(withoutStack(() => new BulkheadFull({ running, waiting: queue.size })))
 
   return {
     execute: <A, E, R>(self: Effect.Effect<A, E, R>) =>
       Effect.suspend(() => {
-        const call: Call = { place: "outside", fiber: undefined, wake: noop, previous: undefined, next: undefined }
+        const call: Call = {
+          place: "outside",
+          fiber: undefined,
+          timer: undefined,
+          wake: noop,
+          previous: undefined,
+          next: undefined
+        }
         // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
         return Effect.onExitPrimitive(
           Effect.withFiber<A, E | BulkheadFull, R>((fiber) => {
@@ -98,14 +116,20 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
               call.place = "running"
               return self
             }
-            if (queue.size >= maxQueued || remainingMillisUnsafe(fiber) <= 0) {
-              return Effect.fail(withoutStack(() => new BulkheadFull({ running, waiting: queue.size })))
-            }
-            return Effect.callback<A, E, R>((resume) => {
+            if (queue.size >= maxQueued || maxWait === 0 || remainingMillisUnsafe(fiber) <= 0) return refuse()
+            return Effect.callback<A, E | BulkheadFull, R>((resume) => {
               call.place = "waiting"
               call.fiber = fiber
               call.wake = () => resume(self)
               queue.push(call)
+              if (maxWait === Infinity) return
+              const sleep = fiber.getRef(Clock.Clock).sleep(Duration.millis(Math.ceil(maxWait)))
+              call.timer = Effect.runForkWith(fiber.context)(sleep)
+              call.timer.addObserver(() => {
+                if (call.place !== "waiting") return
+                leave(call)
+                resume(refuse())
+              })
             })
           }),
           () => leave(call)
@@ -133,6 +157,8 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Bulkhead
 interface Call extends Links<Call> {
   place: "outside" | "waiting" | "running"
   fiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** Ends the wait after `maxWait`. */
+  timer: Fiber.Fiber<void> | undefined
   wake: () => void
 }
 

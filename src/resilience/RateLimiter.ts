@@ -1,15 +1,14 @@
 /**
  * Limits how many calls are made per second, with a token bucket.
  *
- * A call takes a token (or its cost); `capacity` may be taken at once, `refillPerSecond` come back. A call without a token
- * waits its turn, first come first served, for at most `maxWait` (30 seconds) among at most `maxQueued` (1,000), and is
- * refused at once with `RateLimited` when that, or its deadline, cannot suffice.
+ * A call takes a token, or its cost; `capacity` may be taken at once, `refillPerSecond` come back. Without a token it waits
+ * its turn, first come first served, or fails with `RateLimited` at once when its turn would come after `maxWait` or its
+ * deadline. `throttled` reports an answer like HTTP 429: it pauses the bucket and cuts the rate, which then recovers.
  *
- * `throttled` reports an answer like HTTP 429: a pause of up to `maxPause` (1 hour) and the rate times `factor` (0.5), not
- * under `floor` (0.1) of the full rate, once per `cooldown` (1 second). After the pause the rate grows by
- * `refillPerSecond` per `recovery` (1 minute).
+ * Put it inside the retry, so that every attempt takes a token. Local to the process; its time is monotonic.
  *
- * Put it inside the retry, so that every attempt takes a token. Local to the process; time is monotonic.
+ * | defaults   | `maxWait` 30 seconds | `maxQueued` 1,000 |
+ * | `adaptive` | `factor` 0.5 | `floor` 0.1 | `recovery` 1 minute | `cooldown` 1 second | `maxPause` 1 hour |
  */
 import { Config, Context, Duration, Effect, type Fiber, Layer, Schema } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"

@@ -1,16 +1,16 @@
 /**
  * Runs a failed call again, after a wait, as long as that can help.
  *
- * Only failures are retried, never defects or interruptions, and only those `while` allows (all). The wait is what the
- * `Schedule` says or what the error asks for with `retryAfter`, whichever is longer. The error of the last attempt comes
- * through as it is, at once when the error asks for more than `maxRetryAfter` (1 minute) or when the deadline would pass
- * during the wait.
+ * Only failures that `while` allows are retried, never defects or interruptions. The wait is what the `Schedule` says or
+ * what the error asks for with `retryAfter`, whichever is longer. The last error comes through as it is: at once when it
+ * asks for more than `maxRetryAfter`, or when the wait would reach the deadline.
  *
- * Put it outside breaker, limiter and timeout, so that each attempt is counted, and inside the deadline. `delays` retries
- * once per delay; `exponential` 3 `times`, from `base` (1 second) by `factor` (2) up to `maxDelay` (30 seconds), with
- * "full" `jitter`.
+ * Put it outside breaker, limiter and timeout, so that each attempt is counted, and inside the deadline.
+ *
+ * | `make`        | `while` all errors | `maxRetryAfter` 1 minute | `onRetry` nothing |
+ * | `exponential` | `base` 1 second | `factor` 2 | `maxDelay` 30 seconds | `jitter` "full" | `times` 3 |
  */
-import { Cause, Clock, Context, Duration, Effect, type Fiber, Function, Pull, Random, Schedule } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Function, Pull, Random, Schedule } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
 import { fromError } from "./RetryAfter.ts"
 
@@ -54,12 +54,16 @@ export const make = <E = unknown, R = never>(options: Options<E, R>): Retry<E, R
   const maxRetryAfter = Duration.toMillis(options.maxRetryAfter ?? "1 minute")
   if (!(maxRetryAfter >= 0)) throw invalid("maxRetryAfter", "zero or more", maxRetryAfter)
   return {
-    execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) =>
-      Effect.withFiber<A, E1, R | R1>((fiber) => {
-        // Inside the second attempt of an outer retry, the first attempt of this one is the first again.
-        const first = fiber.getRef(CurrentAttempt) === 1 ? self : Effect.provideService(self, CurrentAttempt, 1)
-        return Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, fiber, cause))
-      })
+    execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => {
+      const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, cause)
+      const guarded = Effect.catchCause(self, onFailure)
+      // Inside the second attempt of an outer retry, the first attempt of this one is the first again.
+      return Effect.withFiber((fiber) =>
+        fiber.getRef(CurrentAttempt) === 1
+          ? guarded
+          : Effect.catchCause(Effect.provideService(self, CurrentAttempt, 1), onFailure)
+      )
+    }
   }
 }
 
@@ -169,47 +173,48 @@ const again = <A, E, E1 extends E, R, R1>(
   self: Effect.Effect<A, E1, R1>,
   options: Options<E, R>,
   maxRetryAfter: number,
-  fiber: Fiber.Fiber<unknown, unknown>,
   firstCause: Cause.Cause<E1>
 ): Effect.Effect<A, E1, R | R1> => {
   let attempt = 1
   let step: Step<E, R> | undefined
 
   const onFailure = (cause: Cause.Cause<E1>): Effect.Effect<A, E1, R | R1> => {
-    const error = onlyFailure(cause)
-    if (error === undefined || (options.while !== undefined && !options.while(error.error))) {
+    const failure = onlyFailure(cause)
+    if (failure === undefined || (options.while !== undefined && !options.while(failure.error))) {
       return Effect.failCause(cause)
     }
     return step === undefined
       ? Effect.flatMap(Schedule.toStep(options.schedule), (made) => {
           step = made
-          return proceed(made, cause, error.error)
+          return proceed(made, cause, failure.error)
         })
-      : proceed(step, cause, error.error)
+      : proceed(step, cause, failure.error)
   }
 
   const proceed = (step: Step<E, R>, cause: Cause.Cause<E1>, error: E1): Effect.Effect<A, E1, R | R1> =>
-    Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
-      onSuccess: ([, scheduled]) => {
-        const hint = fromError(error)
-        const asked = hint === undefined ? 0 : Duration.toMillis(hint)
-        const millis = Math.max(Duration.toMillis(scheduled), asked)
-        if (asked > maxRetryAfter || millis === Infinity || millis >= remainingMillisUnsafe(fiber)) {
-          return Effect.failCause(cause)
-        }
-        // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
-        const delay = Duration.millis(Math.ceil(millis))
-        const wait = Effect.flatMap(Effect.sleep(delay), () => {
-          attempt++
-          return Effect.catchCause(Effect.provideService(self, CurrentAttempt, attempt), onFailure)
-        })
-        return options.onRetry === undefined
-          ? wait
-          : Effect.andThen(notified(options.onRetry, { attempt, error, delay }), wait)
-      },
-      onFailure: Effect.failCause,
-      onDone: () => Effect.failCause(cause)
-    })
+    Effect.withFiber((fiber) =>
+      Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
+        onSuccess: ([, scheduled]) => {
+          const hint = fromError(error)
+          const asked = hint === undefined ? 0 : Duration.toMillis(hint)
+          const millis = Math.max(Duration.toMillis(scheduled), asked)
+          if (asked > maxRetryAfter || millis === Infinity || millis >= remainingMillisUnsafe(fiber)) {
+            return Effect.failCause(cause)
+          }
+          // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
+          const delay = Duration.millis(Math.ceil(millis))
+          const wait = Effect.flatMap(Effect.sleep(delay), () => {
+            attempt++
+            return Effect.catchCause(Effect.provideService(self, CurrentAttempt, attempt), onFailure)
+          })
+          return options.onRetry === undefined
+            ? wait
+            : Effect.andThen(notified(options.onRetry, { attempt, error, delay }), wait)
+        },
+        onFailure: Effect.failCause,
+        onDone: () => Effect.failCause(cause)
+      })
+    )
 
   return onFailure(firstCause)
 }

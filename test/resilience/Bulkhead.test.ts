@@ -1,5 +1,5 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random } from "effect"
+import { Cause, Clock, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random } from "effect"
 import { Bulkhead, Deadline } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -158,9 +158,9 @@ describe("Bulkhead", () => {
       }).pipe(Random.withSeed("churn"))
     )
 
-    it.effect("serves 100,000 waiters, and lets as many leave from anywhere, at a flat cost each", () =>
+    it.effect("holds 100,000 waiters, of which half leave from anywhere and half are served, at a flat cost each", () =>
       Effect.gen(function* () {
-        const waiters = 100_000
+        const waiters = 50_000
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 2 * waiters })
         const gate = yield* Deferred.make<void>()
         let ran = 0
@@ -198,6 +198,71 @@ describe("Bulkhead", () => {
           yield* bulkhead.execute(Effect.void)
         })
         assert.isAbove(yield* interruptEverywhere(contended, empty), 8)
+      })
+    )
+  })
+
+  describe("with a maxWait", () => {
+    it.effect("refuses a waiter after that long, and the others keep their places", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 3, maxWait: "1 second" })
+        const log: Array<string> = []
+        yield* Effect.sleep(1500).pipe(bulkhead.execute, Effect.forkChild(start))
+        const early = yield* Effect.die("must not run").pipe(bulkhead.execute, Effect.flip, Effect.forkChild(start))
+        yield* TestClock.adjust(600)
+        const later = yield* Effect.sync(() => log.push("later")).pipe(bulkhead.execute, Effect.forkChild(start))
+        yield* TestClock.adjust(399)
+        assert.strictEqual((yield* bulkhead.state).waiting, 2)
+        yield* TestClock.adjust(1)
+        const refused = yield* Fiber.join(early)
+        assert.deepStrictEqual([refused._tag, refused.running, refused.waiting], ["BulkheadFull", 1, 1])
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(later)
+        assert.deepStrictEqual(log, ["later"])
+        assert.deepStrictEqual(yield* bulkhead.state, { maxConcurrent: 1, running: 0, waiting: 0 })
+      })
+    )
+
+    it.effect("does not limit the call itself, and keeps no timer for one that was served or left", () =>
+      Effect.gen(function* () {
+        const sleeping = new Set<number>()
+        const real = yield* Clock.Clock
+        let sleeps = 0
+        const clock: Clock.Clock = {
+          ...real,
+          sleep: (duration) => {
+            const id = sleeps++
+            sleeping.add(id)
+            return Effect.ensuring(
+              real.sleep(duration),
+              Effect.sync(() => sleeping.delete(id))
+            )
+          }
+        }
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 3, maxWait: "1 second" })
+        const gate = yield* Deferred.make<void>()
+        const holder = yield* Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+        const fork = Effect.provideService(bulkhead.execute(Deferred.await(gate)), Clock.Clock, clock).pipe(
+          Effect.forkChild(start)
+        )
+        const served = yield* fork
+        const left = yield* fork
+        assert.strictEqual(sleeping.size, 2)
+        yield* Fiber.interrupt(left)
+        assert.strictEqual(sleeping.size, 1)
+        yield* Fiber.interrupt(holder)
+        assert.strictEqual(sleeping.size, 0)
+        yield* TestClock.adjust("1 minute")
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(served)
+      })
+    )
+
+    it.effect("never waits with a maxWait of zero", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 3, maxWait: 0 })
+        yield* Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+        assert.strictEqual((yield* Effect.flip(bulkhead.execute(Effect.void)))._tag, "BulkheadFull")
       })
     )
   })
@@ -278,7 +343,8 @@ describe("Bulkhead", () => {
       [{ maxConcurrent: 1.5 }, "Bulkhead: maxConcurrent must be an integer >= 1, got 1.5"],
       [{ maxConcurrent: NaN }, "Bulkhead: maxConcurrent must be an integer >= 1, got NaN"],
       [{ maxConcurrent: 1, maxQueued: -1 }, "Bulkhead: maxQueued must be an integer >= 0, got -1"],
-      [{ maxConcurrent: 1, maxQueued: Infinity }, "Bulkhead: maxQueued must be an integer >= 0, got Infinity"]
+      [{ maxConcurrent: 1, maxQueued: Infinity }, "Bulkhead: maxQueued must be an integer >= 0, got Infinity"],
+      [{ maxConcurrent: 1, maxWait: -1 }, "Bulkhead: maxWait must be zero or more, got -1"]
     ] as const)("dies on %o", ([options, message]) =>
       Effect.gen(function* () {
         const exit = yield* Effect.exit(Bulkhead.make(options))
