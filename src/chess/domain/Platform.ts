@@ -4,7 +4,9 @@
 import { Schema } from "effect"
 
 /** A chess site, by the name the API uses for it. */
-export const Platform = Schema.Literals(["lichess", "chess.com"])
+export const Platform = Schema.Literals(["lichess", "chess.com"]).annotate({
+  message: 'must be "lichess" or "chess.com"'
+})
 export type Platform = typeof Platform.Type
 
 /** The name of a site as people write it. */

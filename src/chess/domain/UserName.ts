@@ -6,11 +6,11 @@
  */
 import { Schema } from "effect"
 
+const message = "must be 2 to 30 letters, digits, underscores or hyphens"
+
 /** A possible user name, in the case it was given. */
-export const UserName = Schema.String.check(
-  Schema.isPattern(/^[A-Za-z0-9_-]{2,30}$/, {
-    message: "must be 2 to 30 letters, digits, underscores or hyphens"
-  })
+export const UserName = Schema.String.annotate({ message }).check(
+  Schema.isPattern(/^[A-Za-z0-9_-]{2,30}$/, { message })
 )
 export type UserName = typeof UserName.Type
 

@@ -1,0 +1,104 @@
+/**
+ * The chess service: which parts there are, and what each is told of the settings.
+ */
+import { Duration, Layer, Logger, References } from "effect"
+import * as ApiKeys from "./ApiKeys.ts"
+import * as ChessCom from "./ChessCom.ts"
+import * as Drain from "./Drain.ts"
+import * as GameImport from "./GameImport.ts"
+import * as GameStore from "./GameStore.ts"
+import * as ImportStore from "./ImportStore.ts"
+import * as Lichess from "./Lichess.ts"
+import * as Server from "./Server.ts"
+import * as Settings from "./Settings.ts"
+import * as SqliteClient from "./SqliteClient.ts"
+import * as UpstreamClient from "./UpstreamClient.ts"
+import * as Users from "./Users.ts"
+
+/** Both sites, behind their rate limits and circuits. */
+export const upstreams = (settings: Settings.Settings) => {
+  const shared = {
+    contact: settings.upstreamContact,
+    attemptTimeout: settings.attemptTimeout,
+    deadline: settings.callTimeout,
+    retryDelays: settings.retryDelays,
+    circuitFailures: settings.circuitFailures,
+    circuitOpenFor: settings.circuitOpenFor,
+    circuitSuccesses: settings.circuitSuccesses
+  }
+  return Layer.merge(
+    Lichess.layer({
+      ...shared,
+      baseUrl: settings.lichessBaseUrl,
+      rateCapacity: settings.lichessRateCapacity,
+      ratePerSecond: settings.lichessRatePerSecond,
+      maxConcurrent: settings.lichessParallelCalls,
+      maxExports: settings.lichessExportStreams,
+      batchWindow: settings.lichessBatchWindow,
+      idleTimeout: settings.exportIdleTimeout
+    }),
+    ChessCom.layer({
+      ...shared,
+      baseUrl: settings.chessComBaseUrl,
+      rateCapacity: settings.chessComRateCapacity,
+      ratePerSecond: settings.chessComRatePerSecond,
+      maxConcurrent: settings.chessComParallelCalls
+    })
+  )
+}
+
+/** The connections to both sites. */
+export const pool = (settings: Settings.Settings) =>
+  UpstreamClient.layerPool({
+    maxConnections: settings.poolConnections,
+    maxConnectionsPerHost: settings.poolConnectionsPerHost,
+    dnsTimeToLive: settings.poolDnsTtl,
+    connectTimeout: settings.poolConnectTimeout
+  })
+
+/** Whether users exist. */
+export const users = (settings: Settings.Settings) =>
+  Users.layer({
+    timeToLive: settings.userCacheTtl,
+    capacity: settings.userCacheSize,
+    deadline: settings.validateDeadline
+  })
+
+/** Imports, durable on the database. */
+export const imports = (settings: Settings.Settings) =>
+  GameImport.layer({
+    maxConcurrent: settings.maxConcurrentImports,
+    maxQueued: settings.maxQueuedImports,
+    maxPerOwner: settings.maxImportsPerUser,
+    recentFor: settings.importRecentFor
+  }).pipe(Layer.provide(GameImport.layerEngine))
+
+/** What is stored: games, imports and how far each has come. */
+export const stores = (settings: Settings.Settings) =>
+  Layer.mergeAll(GameStore.layer, ImportStore.layer).pipe(
+    Layer.provideMerge(SqliteClient.layer({ file: settings.databaseFile }))
+  )
+
+/** Everything behind the HTTP API, with the `HttpClient` for the sites left open. */
+export const parts = (settings: Settings.Settings) =>
+  Layer.mergeAll(users(settings), imports(settings), ApiKeys.layer(settings.apiKeys), Drain.layer).pipe(
+    Layer.provideMerge(Layer.merge(upstreams(settings), stores(settings)))
+  )
+
+/** The service on a socket, with connections of its own. */
+export const layer = (settings: Settings.Settings) =>
+  Server.layer({
+    host: settings.host,
+    port: settings.port,
+    // The rest of the time is for the imports to stop.
+    shutdownTimeout: Duration.times(settings.shutdownTimeout, 0.8)
+  }).pipe(Layer.provide(parts(settings)), Layer.provide(pool(settings)))
+
+/** How the log is written. */
+export const log = (settings: Settings.Settings) =>
+  Layer.merge(
+    Logger.layer([
+      { json: Logger.consoleJson, logfmt: Logger.consoleLogFmt, pretty: Logger.consolePretty() }[settings.logFormat]
+    ]),
+    Layer.succeed(References.MinimumLogLevel, settings.logLevel)
+  )
