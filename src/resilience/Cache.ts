@@ -80,8 +80,9 @@ export interface Options<K extends Key, A, E> {
 /** What is kept, for how long, and how to find what is not. */
 export interface LookupOptions<K extends Key, A, E, R> extends Options<K, A, E> {
   /**
-   * Finds what is not kept. It runs with the services, span and log annotations of the call that started it, and must
-   * not ask the cache for its own key: it would wait for itself.
+   * Finds what is not kept. It runs with the services, span and log annotations of the call that started it: close in it
+   * what it opens, because that call's `Scope` may end before others use the value. It must not ask the cache for its own
+   * key: it would wait for itself.
    */
   readonly lookup: (key: K) => Effect.Effect<A, E, R>
 }
