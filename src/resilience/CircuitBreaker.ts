@@ -167,13 +167,11 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
 
     const halfOpen = (circuit: Circuit) => {
       circuit.phase = "HalfOpen"
-      circuit.generation++
       publish({ key: circuit.key, from: "Open", to: "HalfOpen" })
     }
 
     const close = (circuit: Circuit, fiber: Fiber.Fiber<unknown, unknown>) => {
       circuit.phase = "Closed"
-      circuit.generation++
       circuit.failures = 0
       circuit.successes = 0
       circuit.closedAt = nowMillisUnsafe(fiber)
@@ -197,7 +195,8 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       if (circuit === undefined) return
       if (outcome === "failure") {
         circuit.credit = 2
-        if (++circuit.failures >= failures || circuit.phase === "HalfOpen") open(circuit, exit, fiber)
+        // A half-open circuit still has the failures that opened it: one more is enough.
+        if (++circuit.failures >= failures) open(circuit, exit, fiber)
       } else if (circuit.phase === "Closed") {
         circuit.failures = 0
       } else if (++circuit.successes >= successesToClose) {
@@ -294,7 +293,8 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitB
 interface Circuit {
   readonly key: string
   phase: State["_tag"]
-  // One more with every transition: whoever was admitted under another one no longer counts.
+  // One more with every opening: a call admitted before the last one no longer counts. A probe needs no more than that,
+  // for there is no other before it has ended.
   generation: number
   failures: number
   successes: number

@@ -12,6 +12,7 @@ import {
   Layer,
   Random,
   Schedule,
+  Scheduler,
   Stream
 } from "effect"
 import { CircuitBreaker, Deadline, Timeout } from "effect-resilience"
@@ -59,6 +60,17 @@ const opened = (options?: CircuitBreaker.Options) =>
   Effect.tap(CircuitBreaker.make({ failures: 1, openFor: 100, ...options }), (breaker) =>
     outcome(bad.pipe(breaker.execute({ key })))
   )
+
+// A scheduler that makes a fiber yield at its n-th operation, and only there.
+const yieldingAt = (at: number): Scheduler.Scheduler => {
+  const base = new Scheduler.MixedScheduler()
+  let operations = 0
+  return {
+    executionMode: base.executionMode,
+    makeDispatcher: () => base.makeDispatcher(),
+    shouldYield: () => ++operations === at
+  }
+}
 
 describe("CircuitBreaker", () => {
   describe("make", () => {
@@ -260,24 +272,26 @@ describe("CircuitBreaker", () => {
       })
     )
 
-    it.effect("gives the schedule's next delay to each opening in a row, and the last one from then on", () =>
-      Effect.gen(function* () {
-        const breaker = yield* CircuitBreaker.make({
-          failures: 1,
-          openFor: Schedule.upTo(Schedule.exponential(10), { times: 3 })
+    for (const [ending, openFor] of [
+      ["a number of times", Schedule.upTo(Schedule.exponential(10), { times: 3 })],
+      ["a time spent open", Schedule.upTo(Schedule.exponential(10), { duration: 50 })]
+    ] as const) {
+      it.effect(`gives the schedule's next delay to each opening in a row, and the last one after ${ending}`, () =>
+        Effect.gen(function* () {
+          const breaker = yield* CircuitBreaker.make({ failures: 1, openFor })
+          const lengths: Array<number> = []
+          for (let opening = 1; opening <= 5; opening++) {
+            yield* outcome(bad.pipe(breaker.execute({ key })))
+            const state = yield* breaker.state(key)
+            if (state._tag !== "Open") return assert.fail(state._tag)
+            assert.strictEqual(state.openings, opening)
+            lengths.push(Duration.toMillis(state.retryAfter))
+            yield* TestClock.adjust(state.retryAfter)
+          }
+          assert.deepStrictEqual(lengths, [10, 20, 40, 40, 40])
         })
-        const lengths: Array<number> = []
-        for (let opening = 1; opening <= 5; opening++) {
-          yield* outcome(bad.pipe(breaker.execute({ key })))
-          const state = yield* breaker.state(key)
-          if (state._tag !== "Open") return assert.fail(state._tag)
-          assert.strictEqual(state.openings, opening)
-          lengths.push(Duration.toMillis(state.retryAfter))
-          yield* TestClock.adjust(state.retryAfter)
-        }
-        assert.deepStrictEqual(lengths, [10, 20, 40, 40, 40])
-      })
-    )
+      )
+    }
 
     it.effect("starts the schedule again once closed for as long as it was last open, and not before", () =>
       Effect.gen(function* () {
@@ -329,14 +343,22 @@ describe("CircuitBreaker", () => {
 
     it.effect("stays at the last finite delay of a schedule that grows beyond all numbers", () =>
       Effect.gen(function* () {
-        const breaker = yield* CircuitBreaker.make({ failures: 1, openFor: Schedule.exponential(10, 1e200) })
+        const breaker = yield* CircuitBreaker.make({ failures: 1, openFor: Schedule.exponential(10, 1e308) })
         for (let opening = 0; opening < 3; opening++) {
           yield* outcome(bad.pipe(breaker.execute({ key })))
           const state = yield* breaker.state(key)
-          if (state._tag !== "Open") return assert.fail(state._tag)
-          assert.isTrue(Duration.isFinite(state.retryAfter))
-          if (opening === 0) yield* TestClock.adjust(10)
+          assert.strictEqual(state._tag === "Open" && Duration.toMillis(state.retryAfter), 10)
+          yield* TestClock.adjust(10)
         }
+      })
+    )
+
+    it.effect("rounds the time to come back up to whole milliseconds", () =>
+      Effect.gen(function* () {
+        const breaker = yield* opened()
+        yield* TestClock.adjust(Duration.micros(30_500n))
+        const error = yield* good.pipe(breaker.execute({ key }), Effect.flip)
+        assert.strictEqual(Duration.toMillis(error.retryAfter), 70)
       })
     )
   })
@@ -430,6 +452,66 @@ describe("CircuitBreaker", () => {
         const state = yield* breaker.state(key)
         assert.isTrue(state._tag === "HalfOpen" && !state.probing && state.successes === 0)
       })
+    )
+
+    // A caller that has seen the open time end is suspended at each of its operations in turn, while another one probes.
+    const overtaken = (
+      probe: Effect.Effect<string, string>,
+      check: (
+        breaker: CircuitBreaker.CircuitBreaker,
+        caller: Fiber.Fiber<string>,
+        ran: () => boolean
+      ) => Effect.Effect<void>
+    ) =>
+      Effect.gen(function* () {
+        let overtakings = 0
+        for (let at = 1; at <= 8; at++) {
+          const breaker = yield* opened({ successesToClose: 1 })
+          yield* TestClock.adjust(100)
+          const gate = yield* Deferred.make<string>()
+          let ran = false
+          const caller = yield* Effect.suspend(() => {
+            ran = true
+            return Deferred.await(gate)
+          }).pipe(
+            breaker.execute({ key }),
+            outcome,
+            Effect.provideService(Scheduler.Scheduler, yieldingAt(at)),
+            Effect.forkChild({ startImmediately: true })
+          )
+          if (!ran && (yield* outcome(probe.pipe(breaker.execute({ key })))) !== "refused") {
+            overtakings++
+            yield* Effect.yieldNow
+            yield* check(breaker, caller, () => ran)
+          }
+          yield* Deferred.succeed(gate, "ok")
+          yield* Fiber.join(caller)
+          // Whatever the caller did, it holds no place now.
+          yield* outcome(bad.pipe(breaker.execute({ key })))
+          yield* TestClock.adjust(1000)
+          assert.strictEqual(yield* outcome(good.pipe(breaker.execute({ key }))), "success")
+        }
+        assert.isAbove(overtakings, 1)
+      })
+
+    it.effect("refuses a caller that was overtaken by a probe which failed", () =>
+      overtaken(bad, (_, caller, ran) =>
+        Effect.gen(function* () {
+          assert.strictEqual(yield* Fiber.join(caller), "refused")
+          assert.isFalse(ran())
+        })
+      )
+    )
+
+    it.effect("takes a caller that was overtaken by a probe which closed the circuit for an ordinary one", () =>
+      overtaken(good, (breaker, _, ran) =>
+        Effect.gen(function* () {
+          assert.isTrue(ran())
+          assert.strictEqual((yield* breaker.state(key))._tag, "Closed")
+          yield* outcome(bad.pipe(breaker.execute({ key })))
+          assert.strictEqual((yield* breaker.state(key))._tag, "Open")
+        })
+      )
     )
 
     it.effect("holds no place when interrupted at any operation of a probe", () =>

@@ -147,6 +147,19 @@ describe("Timeout", () => {
       })
     )
 
+    it.effect("sets its timer to whole milliseconds, which a timer does not cut off", () =>
+      Effect.gen(function* () {
+        const sleeps: Array<number> = []
+        const fiber = yield* Effect.never.pipe(
+          Timeout.timeout(Duration.micros(99_500n)),
+          recordingSleeps(sleeps),
+          Effect.forkChild({ startImmediately: true })
+        )
+        assert.deepStrictEqual(sleeps, [100])
+        yield* Fiber.interrupt(fiber)
+      })
+    )
+
     it.effect("stops the timer on success, failure and interruption", () =>
       Effect.gen(function* () {
         const sleeps: Array<number> = []
@@ -178,11 +191,16 @@ describe("Timeout", () => {
       })
     )
 
-    it.effect("limits nothing when the limit is infinite", () =>
+    it.effect("starts no timer when the limit is infinite", () =>
       Effect.gen(function* () {
-        const fiber = yield* work(1e9, []).pipe(Timeout.timeout(Duration.infinity), Effect.forkChild)
-        yield* TestClock.adjust(1e9)
-        assert.strictEqual(yield* Fiber.join(fiber), "done")
+        const sleeps: Array<number> = []
+        const fiber = yield* Effect.never.pipe(
+          Timeout.timeout(Duration.infinity),
+          recordingSleeps(sleeps),
+          Effect.forkChild({ startImmediately: true })
+        )
+        assert.deepStrictEqual(sleeps, [])
+        yield* Fiber.interrupt(fiber)
       })
     )
 
