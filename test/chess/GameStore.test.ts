@@ -151,7 +151,7 @@ describe("GameStore", () => {
         yield* insert(rook, [makeGame(1, { pgn: null })])
         yield* insert(rook, [makeGame(1, { pgn: null })])
         assert.deepStrictEqual(yield* store.pgn("lichess", "game0001"), Option.none())
-        yield* insert(pawn, [makeGame(1, { pgn: "late" })])
+        yield* insert(pawn, [makeGame(1, { pgn: "late" }), makeGame(1, { pgn: "later" })])
         yield* insert(pawn, [makeGame(1, { pgn: "later" })])
         assert.deepStrictEqual(yield* store.pgn("lichess", "game0001"), Option.some("late"))
       }).pipe(Effect.provide(live))

@@ -1,7 +1,8 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { assert, describe, it } from "@effect/vitest"
+import { DatabaseSync } from "node:sqlite"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { PersistedQueue } from "effect/persistence"
@@ -69,11 +70,18 @@ describe("SqliteClient", () => {
       }).pipe(Effect.provide(layerMemory))
     )
 
-    it.effect("keeps only maxPrepared statements and still answers all", () =>
+    it.effect("keeps the maxPrepared statements that were used last", () =>
       Effect.gen(function* () {
         const sql = yield* SqliteClient
-        const ask = (n: number) => sql.unsafe<{ n: number }>(`SELECT ${n} AS n`)
-        for (const n of [1, 2, 3, 1, 2, 3, 3, 1]) assert.deepStrictEqual(yield* ask(n), [{ n }])
+        const prepare = yield* Effect.acquireRelease(
+          Effect.sync(() => vi.spyOn(DatabaseSync.prototype, "prepare")),
+          (spy) => Effect.sync(() => spy.mockRestore())
+        )
+        for (const n of [1, 2, 1, 3, 1, 2, 1, 2]) assert.deepStrictEqual(yield* sql.unsafe(`SELECT ${n} AS n`), [{ n }])
+        assert.deepStrictEqual(
+          prepare.mock.calls.map(([text]) => text),
+          ["SELECT 1 AS n", "SELECT 2 AS n", "SELECT 3 AS n", "SELECT 2 AS n"]
+        )
       }).pipe(Effect.provide(layer({ file: ":memory:", maxPrepared: 2 })))
     )
 
@@ -169,6 +177,20 @@ describe("SqliteClient", () => {
       }).pipe(Effect.provide(layerMemory))
     )
 
+    it.effect("stays usable when SQLite itself has rolled back", () =>
+      Effect.gen(function* () {
+        const sql = yield* numbers
+        const twice = Effect.andThen(
+          sql`INSERT INTO numbers VALUES (1, 'one')`,
+          sql`INSERT OR ROLLBACK INTO numbers VALUES (1, 'uno')`
+        )
+        assert.strictEqual((yield* Effect.flip(sql.withTransaction(twice))).reason._tag, "UniqueViolation")
+        assert.strictEqual(yield* count(sql), 0)
+        yield* sql.withTransaction(sql`INSERT INTO numbers VALUES (1, 'one')`)
+        assert.strictEqual(yield* count(sql), 1)
+      }).pipe(Effect.provide(layerMemory))
+    )
+
     it.effect("makes other fibers wait until the transaction ends", () =>
       Effect.gen(function* () {
         const sql = yield* numbers
@@ -242,6 +264,23 @@ describe("SqliteClient", () => {
         assert.deepStrictEqual(
           seen,
           Array.from({ length: 300 }, (_, index) => index + 1)
+        )
+      }).pipe(Effect.provide(layerMemory))
+    )
+
+    it.effect("lets go of the table when it is left early", () =>
+      Effect.gen(function* () {
+        const sql = yield* numbers
+        yield* sql`INSERT INTO numbers VALUES (1, 'one'), (2, 'two')`
+        assert.strictEqual(yield* Stream.runCount(Stream.take(sql`SELECT * FROM numbers`.stream, 1)), 1)
+        yield* sql.withTransaction(
+          Effect.andThen(
+            Stream.runHead(
+              sql`SELECT a.n FROM numbers a, numbers b, numbers c, numbers d, numbers e,
+            numbers f, numbers g, numbers h`.stream
+            ),
+            sql`DROP TABLE numbers`
+          )
         )
       }).pipe(Effect.provide(layerMemory))
     )
