@@ -216,10 +216,10 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
         Effect.suspend((): Effect.Effect<A, E | CircuitOpen, R> => {
           if (circuit.phase === "Open") {
             const millis = circuit.openUntil - nowMillisUnsafe(fiber)
-            if (millis > 0) return refuse(circuit.key, millis)
+            if (millis > 0) return refuse(circuit, millis)
             halfOpen(circuit)
           }
-          if (circuit.probing) return refuse(circuit.key, 0)
+          if (circuit.probing) return refuse(circuit, 0)
           if (circuit.phase === "HalfOpen") circuit.probing = true
           generation = circuit.generation
           return self
@@ -243,7 +243,7 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
           }
           if (circuit.phase === "Open") {
             const millis = circuit.openUntil - nowMillisUnsafe(fiber)
-            if (millis > 0) return refuse(key, millis)
+            if (millis > 0) return refuse(circuit, millis)
           }
           return probe(self, circuit, fiber, classifyCall)
         })
@@ -303,6 +303,9 @@ interface Circuit {
   openUntil: number
   openedFor: number
   closedAt: number
+  // The last refusal, and the whole milliseconds upwards it told to wait: who waits that long is let through.
+  refusal: Exit.Exit<never, CircuitOpen> | undefined
+  refusedFor: number
   nextOpenTime: ((fiber: Fiber.Fiber<unknown, unknown>) => number) | undefined
   // How many times the search for a circuit to drop passes this one by.
   credit: number
@@ -364,6 +367,8 @@ const makeCircuits = (maxKeys: number) => {
       openUntil: 0,
       openedFor: 0,
       closedAt: 0,
+      refusal: undefined,
+      refusedFor: 0,
       nextOpenTime: undefined,
       credit: 0,
       evicted: false
@@ -397,17 +402,28 @@ const stateOf = (circuit: Circuit, now: number): State => {
     case "Closed":
       return { _tag: phase, key, failures }
     case "Open":
-      return { _tag: phase, key, failures, retryAfter: untilMillis(circuit.openUntil - now), openings }
+      return {
+        _tag: phase,
+        key,
+        failures,
+        retryAfter: Duration.millis(Math.max(0, Math.ceil(circuit.openUntil - now))),
+        openings
+      }
     case "HalfOpen":
       return { _tag: phase, key, failures, successes, probing, openings }
   }
 }
 
-const refuse = (key: string, millis: number): Effect.Effect<never, CircuitOpen> =>
-  Effect.fail(withoutStack(() => new CircuitOpen({ key, retryAfter: untilMillis(millis) })))
-
-// Whole milliseconds upwards: who waits that long is let through.
-const untilMillis = (millis: number): Duration.Duration => Duration.millis(Math.max(0, Math.ceil(millis)))
+// The refusals of one circuit within one millisecond are the same: in an outage there may be hundreds of them.
+const refuse = (circuit: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
+  const whole = Math.ceil(millis)
+  if (circuit.refusal === undefined || circuit.refusedFor !== whole) {
+    const retryAfter = Duration.millis(whole)
+    circuit.refusedFor = whole
+    circuit.refusal = Exit.fail(withoutStack(() => new CircuitOpen({ key: circuit.key, retryAfter })))
+  }
+  return circuit.refusal
+}
 
 const saysNothing = (reason: Cause.Reason<unknown>): boolean =>
   reason._tag === "Interrupt" || (reason._tag === "Fail" && isRefusal(reason.error))

@@ -72,6 +72,9 @@ export type Errors<D, B, C, L, T> =
   | Added<B, BulkheadFull>
   | AttemptErrors<C, L, T>
 
+/** Every error a policy can add: for a cache, or the predicate of a retry, that serves any of them. */
+export type AnyError = Errors<Duration.Input, Bulkhead, CircuitBreaker, RateLimiter, Duration.Input>
+
 /** The error of a part: none when it is left out, its own when it is there or may be there. */
 export type Added<Part, E> = [Part] extends [undefined] ? never : E
 

@@ -86,6 +86,7 @@ describe("Policy", () => {
         | RateLimiter.RateLimited
         | Timeout.TimedOut
       expectTypeOf(all).toEqualTypeOf<Policy.Policy<All>>()
+      expectTypeOf<Policy.AnyError>().toEqualTypeOf<All>()
       const guarded = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(all.execute)
       expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, Unavailable | All, "R">>()
     })
@@ -292,16 +293,10 @@ describe("Policy", () => {
   describe("with a cache", () => {
     const caching = Effect.gen(function* () {
       const { bulkhead, circuitBreaker, rateLimiter } = yield* parts
-      const cache = yield* Cache.make<
-        string,
-        string,
-        | Unavailable
-        | Deadline.DeadlineExceeded
-        | Bulkhead.BulkheadFull
-        | CircuitBreaker.CircuitOpen
-        | RateLimiter.RateLimited
-        | Timeout.TimedOut
-      >({ capacity: 10, timeToLive: "1 minute" })
+      const cache = yield* Cache.make<string, string, Unavailable | Policy.AnyError>({
+        capacity: 10,
+        timeToLive: "1 minute"
+      })
       const options = {
         cache,
         deadline: "1 second",
