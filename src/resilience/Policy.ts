@@ -64,19 +64,21 @@ export interface CacheOption<K extends Key, A, E> {
 }
 
 /** The errors that the parts around one attempt add. */
-export type AttemptErrors<C, L, T> = Added<C, CircuitOpen> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>
+export type AttemptErrors<C, L, T> = Spelled<Added<C, CircuitOpen> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>>
 
 /** The errors that all parts add. */
-export type Errors<D, B, C, L, T> =
-  | Added<D, Deadline.DeadlineExceeded>
-  | Added<B, BulkheadFull>
-  | AttemptErrors<C, L, T>
+export type Errors<D, B, C, L, T> = Spelled<
+  Added<D, Deadline.DeadlineExceeded> | Added<B, BulkheadFull> | AttemptErrors<C, L, T>
+>
 
 /** Every error a policy can add: for a cache, or the predicate of a retry, that serves any of them. */
 export type AnyError = Errors<Duration.Input, Bulkhead, CircuitBreaker, RateLimiter, Duration.Input>
 
 /** The error of a part: none when it is left out, its own when it is there or may be there. */
 export type Added<Part, E> = [Part] extends [undefined] ? never : E
+
+// An editor shows the result of a condition, where it would show the name of a union.
+type Spelled<E> = [E] extends [infer Error] ? Error : never
 
 /**
  * Composes a policy. The parts can be shared with other policies; two that share a breaker and the name of the `circuit`

@@ -585,6 +585,62 @@ describe("CircuitBreaker", () => {
     )
   })
 
+  describe("any sequence", () => {
+    const actions = ["good", "bad", "ignored", "wait"] as const
+    type Action = (typeof actions)[number]
+    const sequences = (length: number): Array<ReadonlyArray<Action>> =>
+      length === 0 ? [[]] : sequences(length - 1).flatMap((rest) => actions.map((action) => [...rest, action]))
+
+    // The same rules said as plainly as possible: opens at 2 failures for one wait, closes after 2 successes.
+    const model = () => {
+      let state: "Closed" | "Open" | "Ready" | "HalfOpen" = "Closed"
+      let failures = 0
+      let successes = 0
+      return (action: Action): string => {
+        if (action === "wait") {
+          if (state === "Open") state = "Ready"
+        } else if (state !== "Open") {
+          if (state === "Ready") {
+            state = "HalfOpen"
+            successes = 0
+          }
+          if (action === "bad") {
+            failures++
+            if (state === "HalfOpen" || failures >= 2) state = "Open"
+          } else if (action === "good") {
+            if (state === "Closed") failures = 0
+            else if (++successes === 2) {
+              state = "Closed"
+              failures = 0
+            }
+          }
+        }
+        return `${state === "Ready" ? "Open" : state} ${failures}`
+      }
+    }
+
+    it.effect("of six calls and waits leads where the plain rules lead", () =>
+      Effect.gen(function* () {
+        const calls: Record<Exclude<Action, "wait">, Effect.Effect<string, string>> = {
+          good,
+          bad,
+          ignored: Effect.interrupt
+        }
+        for (const sequence of sequences(6)) {
+          const breaker = yield* CircuitBreaker.make({ failures: 2, openFor: 100, successesToClose: 2 })
+          const expected = model()
+          for (const [index, action] of sequence.entries()) {
+            if (action === "wait") yield* TestClock.adjust(100)
+            else yield* outcome(calls[action].pipe(breaker.execute({ key })))
+            const state = yield* breaker.state(key)
+            const at = sequence.slice(0, index + 1).join(" ")
+            assert.strictEqual(`${state._tag} ${state.failures}`, expected(action), at)
+          }
+        }
+      })
+    )
+  })
+
   describe("execute", () => {
     it.effect("asks classify what an exit means, per breaker and per call", () =>
       Effect.gen(function* () {
