@@ -1,12 +1,14 @@
 /**
  * The service's import, whole, on the stand-ins of both sites and a database in memory.
  *
- * Everything is the real thing, the engine included, on the clock of the test; only sockets and disk are missing.
+ * Everything is the real thing on the clock of the test; only sockets and disk are missing. The durable engine looks after
+ * itself every few seconds, which makes days of virtual time slow: tests that need days take the engine in memory.
  */
 import { Context, Effect, Layer, Option, Schedule } from "effect"
-import { HttpClient } from "effect/http"
+import { HttpClient, HttpClientRequest } from "effect/http"
 import type { SqlClient, SqlError } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { WorkflowEngine } from "effect/workflow"
 import * as ChessCom from "../../src/chess/ChessCom.ts"
 import { isFinal } from "../../src/chess/domain/ImportJob.ts"
 import type { Platform } from "../../src/chess/domain/Platform.ts"
@@ -27,29 +29,31 @@ export const layerSites = (options: Simulator.Options = {}): Layer.Layer<Sites> 
     Effect.andThen(TestClock.setTime(Simulator.historyEnds), Simulator.make({ unlisted: "unknown", ...options }))
   )
 
-/** Clients, stores, engine and import, on a database that is given. */
+/** Clients, stores, the durable engine and import, on a database that is given. */
 export const layerService = (
-  options: GameImport.Options = {}
+  options: GameImport.Options = {},
+  engine: typeof GameImport.layerEngine = GameImport.layerEngine
 ): Layer.Layer<
   GameImport.GameImport | GameStore.GameStore | ImportStore.ImportStore | Lichess.Lichess | ChessCom.ChessCom,
   unknown,
   Sites | SqlClient.SqlClient
 > =>
   GameImport.layer(options).pipe(
-    Layer.provide(GameImport.layerEngine),
+    Layer.provide(engine),
     Layer.provideMerge(Layer.mergeAll(GameStore.layer, ImportStore.layer)),
     Layer.provideMerge(Layer.mergeAll(Lichess.layer(), ChessCom.layer())),
-    Layer.provide(
-      Layer.effect(
-        HttpClient.HttpClient,
-        Effect.map(Sites, (sites) => sites.httpClient)
-      )
-    )
+    Layer.provide(Layer.effect(HttpClient.HttpClient, Effect.map(Sites, uncompressed)))
   )
 
-/** All of it, on a new database in memory. */
+// Large bodies are decompressed on a thread, which takes real time and none of the test's.
+const uncompressed = (sites: Simulator.Simulator) =>
+  HttpClient.make((request) =>
+    sites.httpClient.execute(HttpClientRequest.setHeader(request, "accept-encoding", "identity"))
+  )
+
+/** All of it with the engine in memory, on a new database in memory. */
 export const layerWorld = (simulator: Simulator.Options = {}, options: GameImport.Options = {}) =>
-  layerService(options).pipe(
+  layerService(options, WorkflowEngine.layerMemory).pipe(
     Layer.provideMerge(SqliteClient.layerMemory),
     Layer.provideMerge(layerSites(simulator)),
     Layer.orDie
