@@ -95,6 +95,12 @@ export interface Fault<Endpoint extends string> {
   readonly every?: number | undefined
 }
 
+/** A fault that was injected. */
+export interface Injected {
+  /** Removes it. What it has begun goes on: a body that stalls keeps stalling. */
+  readonly remove: Effect.Effect<void>
+}
+
 /** A fault that hits the request at hand, with its numbers. */
 export interface Hit {
   readonly kind: FaultKind
@@ -109,8 +115,8 @@ export interface Hit {
 
 /** The faults of one site. */
 export interface Faults<Endpoint extends string> {
-  /** Adds a fault. The effect it gives removes that fault again. */
-  readonly inject: (fault: Fault<Endpoint>) => Effect.Effect<Effect.Effect<void>>
+  /** Adds a fault. */
+  readonly inject: (fault: Fault<Endpoint>) => Effect.Effect<Injected>
   /** Removes all faults. */
   readonly clear: Effect.Effect<void>
   /** The faults that hit a request. */
@@ -151,7 +157,7 @@ export const make = <Endpoint extends string>(seed: number): Faults<Endpoint> =>
           left: fault.times ?? Number.POSITIVE_INFINITY
         }
         active.add(entry)
-        return Effect.sync(() => void active.delete(entry))
+        return { remove: Effect.sync(() => void active.delete(entry)) }
       }),
     clear: Effect.sync(() => active.clear()),
     hits: ({ endpoint, nowMillis, number, users }) => {

@@ -20,11 +20,10 @@ import { pipeArguments } from "effect/Pipeable"
 import type { Socket } from "effect/socket"
 import type * as Reply from "./Reply.ts"
 
+type Handle = <A>(request: Reply.Request, take: (reply: Reply.Reply) => A) => Effect.Effect<A>
+
 /** Creates the client. */
-export const make = (sites: {
-  readonly lichess: (request: Reply.Request) => Effect.Effect<Reply.Reply>
-  readonly chessCom: (request: Reply.Request) => Effect.Effect<Reply.Reply>
-}): HttpClient.HttpClient =>
+export const make = (sites: { readonly lichess: Handle; readonly chessCom: Handle }): HttpClient.HttpClient =>
   HttpClient.make((request, url, signal) =>
     Effect.gen(function* () {
       const site = url.pathname.includes("/pub/")
@@ -38,29 +37,26 @@ export const make = (sites: {
         return yield* transportError(request, failure("ENOTFOUND", `getaddrinfo ENOTFOUND ${url.hostname}`))
       }
       const body = yield* textOf(request.body)
-      return yield* Effect.uninterruptibleMask((restore) =>
-        restore(
-          site({
-            method: request.method,
-            origin: url.origin,
-            path: url.pathname,
-            query: url.searchParams,
-            headers: request.headers,
-            body,
-            address: "in-process"
-          })
-        ).pipe(
-          Effect.flatMap((reply) => {
-            if (reply === "reset") return transportError(request, failure("UND_ERR_SOCKET", "other side closed"))
-            const { body } = reply
-            if (!(body instanceof Uint8Array)) {
-              if (signal.aborted) body.close()
-              else signal.addEventListener("abort", body.close, { once: true })
-            }
-            return Effect.succeed(new SimulatedResponse(request, reply, url.href, signal))
-          })
-        )
+      const response = yield* site(
+        {
+          method: request.method,
+          origin: url.origin,
+          path: url.pathname,
+          query: url.searchParams,
+          headers: request.headers,
+          body,
+          address: "in-process"
+        },
+        (reply) => {
+          if (reply === "reset") return undefined
+          if (!(reply.body instanceof Uint8Array)) {
+            if (signal.aborted) reply.body.close()
+            else signal.addEventListener("abort", reply.body.close, { once: true })
+          }
+          return new SimulatedResponse(request, reply, url.href, signal)
+        }
       )
+      return response ?? (yield* transportError(request, failure("UND_ERR_SOCKET", "other side closed")))
     })
   )
 

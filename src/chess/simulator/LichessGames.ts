@@ -399,7 +399,7 @@ const playersOf = (account: Account, found: Detail, own: string, opposite: strin
       ? `{"aiLevel":${1 + (found.more % 8)}}`
       : oddity === "anonymous"
         ? "{}"
-        : `${opposite},"rating":${ratings.other}${counted ? `,"ratingDiff":${ratings.otherDiff}` : ""}${(found.bits & 31) === 0 ? ',"provisional":true' : ""}}`
+        : `${opposite},"rating":${ratings.other}${counted ? `,"ratingDiff":${ratings.otherDiff}` : ""}${found.more % 31 === 0 ? ',"provisional":true' : ""}}`
   return found.colour === "white"
     ? `"players":{"white":${mine},"black":${theirs}}`
     : `"players":{"white":${theirs},"black":${mine}}`
@@ -440,6 +440,8 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
   const blackElo = `${end}${tag("BlackElo")}`
   const whiteDiff = `${end}${tag("WhiteRatingDiff")}`
   const blackDiff = `${end}${tag("BlackRatingDiff")}`
+  const whiteTitle = `${end}${tag("WhiteTitle")}`
+  const blackTitle = `${end}${tag("BlackTitle")}`
   const variant = `${end}${tag("Variant")}`
   const control = `${end}${tag("TimeControl")}`
   const eco = `${end}${tag("ECO")}`
@@ -465,13 +467,14 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
     if (fields.tags) {
       const day = Calendar.dateTag(found.createdAt)
       const ratings = ratingsOf(account, found)
-      const other =
-        oddity === "engine"
+      const named = oddity !== "engine" && oddity !== "anonymous" && oddity !== "imported"
+      const opponent = world.opponents[found.opponent]!
+      const other = named
+        ? opponent.name
+        : oddity === "engine"
           ? `lichess AI level ${1 + (found.more % 8)}`
-          : oddity === "anonymous"
-            ? "Anonymous"
-            : world.opponents[found.opponent]!.name
-      const otherElo = oddity === "engine" || oddity === "anonymous" ? "?" : ratings.other
+          : "Anonymous"
+      const otherElo = named ? ratings.other : "?"
       const rated = isRated(found)
       const mineFirst = found.colour === "white"
       const first = oddity === "imported" ? "Varnell, Ostin (2785)" : mineFirst ? account.name : other
@@ -487,6 +490,10 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
         const [left, right] = mineFirst ? [ratings.ownDiff, ratings.otherDiff] : [ratings.otherDiff, ratings.ownDiff]
         text += `${whiteDiff}${left >= 0 ? "+" : ""}${left}${blackDiff}${right >= 0 ? "+" : ""}${right}`
       }
+      if (account.title !== undefined && oddity !== "imported") {
+        text += `${mineFirst ? whiteTitle : blackTitle}${account.title}`
+      }
+      if (opponent.title !== undefined && named) text += `${mineFirst ? blackTitle : whiteTitle}${opponent.title}`
       text += `${variant}${variantNames[kind.variant]}${control}${kind.clocked ? `${found.control.base}+${found.control.increment}` : "-"}${eco}${game.initialFen === undefined ? game.opening.eco : "?"}`
       if (fields.opening) text += `${opening}${game.initialFen === undefined ? game.opening.name : "?"}`
       text += `${termination}${terminations[found.ending.status] ?? "Normal"}`

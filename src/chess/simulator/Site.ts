@@ -9,10 +9,13 @@ import * as Reply from "./Reply.ts"
 
 /** One stand-in. `Endpoint` names its calls. */
 export interface Site<Endpoint extends string> {
-  /** Answers a request. The body of the answer counts as open until it is over. */
-  readonly handle: (request: Reply.Request) => Effect.Effect<Reply.Reply>
-  /** Adds a fault. The effect it gives removes that fault again. */
-  readonly inject: (fault: Faults.Fault<Endpoint>) => Effect.Effect<Effect.Effect<void>>
+  /**
+   * Answers a request. `take` is given the answer in the same step that makes it, so that no interruption can come
+   * before somebody is there to close its body.
+   */
+  readonly handle: <A>(request: Reply.Request, take: (reply: Reply.Reply) => A) => Effect.Effect<A>
+  /** Adds a fault. */
+  readonly inject: (fault: Faults.Fault<Endpoint>) => Effect.Effect<Faults.Injected>
   /** Removes all faults. */
   readonly clear: Effect.Effect<void>
   /** What has been asked so far. */
@@ -77,7 +80,7 @@ export const make = <Endpoint extends string>(options: Options<Endpoint>): Site<
   const others = gauge()
   const sockets = gauge()
 
-  const handle = (request: Reply.Request): Effect.Effect<Reply.Reply> =>
+  const handle = <A>(request: Reply.Request, take: (reply: Reply.Reply) => A): Effect.Effect<A> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.clockWith((clock) => {
         const route = options.route(request)
@@ -91,7 +94,7 @@ export const make = <Endpoint extends string>(options: Options<Endpoint>): Site<
           hits.reduce((sum, hit) => sum + (hit.kind === "delay" ? (hit.delayMillis ?? 10_000) : 0), 0)
         const close = inFlight.open()
 
-        const answer = Effect.sync((): Reply.Reply => {
+        const answer = (): Reply.Reply => {
           const failure = hits.find((hit) => replacing.has(hit.kind))
           const nowMillis = clock.currentTimeMillisUnsafe() + options.offsetMillis
           const reply =
@@ -117,7 +120,7 @@ export const make = <Endpoint extends string>(options: Options<Endpoint>): Site<
               }
             }
           }
-        })
+        }
         const wait = hits.some((hit) => hit.kind === "hang")
           ? Effect.never
           : delay > 0
@@ -125,7 +128,7 @@ export const make = <Endpoint extends string>(options: Options<Endpoint>): Site<
             : Effect.void
         return restore(wait).pipe(
           Effect.onInterrupt(() => Effect.sync(close)),
-          Effect.andThen(answer)
+          Effect.andThen(Effect.sync(() => take(answer())))
         )
       })
     )

@@ -65,19 +65,25 @@ const serve = <Endpoint extends string>(
     }
     const origin = `http://${incoming.headers.host ?? "localhost"}`
     const url = new URL(incoming.url ?? "/", origin)
-    yield* Effect.uninterruptibleMask((restore) =>
-      restore(
-        site.handle({
-          method: incoming.method ?? "GET",
-          origin,
-          path: url.pathname,
-          query: url.searchParams,
-          headers: incoming.headers,
-          body,
-          address: incoming.socket.remoteAddress ?? "unknown"
-        })
-      ).pipe(Effect.flatMap((reply) => send(reply, outgoing, restore)))
+    const reply = yield* site.handle(
+      {
+        method: incoming.method ?? "GET",
+        origin,
+        path: url.pathname,
+        query: url.searchParams,
+        headers: incoming.headers,
+        body,
+        address: incoming.socket.remoteAddress ?? "unknown"
+      },
+      (reply) => {
+        if (reply !== "reset" && !(reply.body instanceof Uint8Array)) {
+          if (outgoing.closed) reply.body.close()
+          else outgoing.once("close", reply.body.close)
+        }
+        return reply
+      }
     )
+    yield* send(reply, outgoing)
   })
 
 const maxBodyBytes = 65_536
@@ -97,19 +103,21 @@ const receive = (incoming: Http.IncomingMessage): Effect.Effect<string | undefin
         )
       })
 
-const send = (
-  reply: Reply.Reply,
-  outgoing: Http.ServerResponse,
-  restore: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>
-): Effect.Effect<void> => {
-  if (reply === "reset") return Effect.sync(() => void outgoing.socket?.resetAndDestroy())
-  const { body } = reply
-  outgoing.sendDate = false
-  outgoing.writeHead(reply.status, reply.headers)
-  if (body instanceof Uint8Array) return Effect.sync(() => void outgoing.end(body))
-  outgoing.flushHeaders()
-  return restore(carry(body, outgoing)).pipe(Effect.ensuring(Effect.sync(body.close)))
-}
+const send = (reply: Reply.Reply, outgoing: Http.ServerResponse): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (reply === "reset") {
+      outgoing.socket?.resetAndDestroy()
+      return Effect.void
+    }
+    outgoing.sendDate = false
+    outgoing.writeHead(reply.status, reply.headers)
+    if (reply.body instanceof Uint8Array) {
+      outgoing.end(reply.body)
+      return Effect.void
+    }
+    outgoing.flushHeaders()
+    return carry(reply.body, outgoing)
+  })
 
 const carry = (body: Reply.Body, outgoing: Http.ServerResponse): Effect.Effect<void> =>
   Effect.clockWith((clock) => {

@@ -125,7 +125,8 @@ const spread = ({ from, games, hash, to }: Options): ReadonlyArray<Span> => {
   let first = 0
   for (let index = 0; index < length; index++) {
     weight += weights[index]!
-    const last = index === length - 1 ? games : Math.round((games * weight) / total)
+    // The last game is left for the last month.
+    const last = index === length - 1 ? games : Math.min(Math.round((games * weight) / total), Math.max(0, games - 1))
     if (last === first) continue
     const start = Math.max(from, Calendar.monthStart(begin.year, begin.month + index))
     const stop = Math.min(to, Calendar.monthStart(begin.year, begin.month + index + 1))

@@ -108,8 +108,7 @@ export const make = (options: {
 
   return {
     seed: options.seed,
-    pool: GamePool.make(options.seed),
-    opponents: Names.make(options.seed),
+    ...materialOf(options.seed),
     put,
     account: (platform, name) => {
       if (!possibleName.test(name)) return undefined
@@ -124,6 +123,24 @@ export const make = (options: {
       return account
     }
   }
+}
+
+interface Material {
+  readonly pool: GamePool.GamePool
+  readonly opponents: ReadonlyArray<Names.Opponent>
+}
+
+// Worlds of one seed share what follows from the seed alone: playing the pool takes half a second.
+const materials = new Map<number, Material>()
+const maxMaterials = 4
+
+const materialOf = (seed: number): Material => {
+  const known = materials.get(seed)
+  if (known !== undefined) return known
+  const material = { pool: GamePool.make(seed), opponents: Names.make(seed) }
+  if (materials.size >= maxMaterials) materials.clear()
+  materials.set(seed, material)
+  return material
 }
 
 const possibleName = /^[A-Za-z0-9_-]{2,30}$/

@@ -95,7 +95,8 @@ const command = Command.make(
       }
     })
     for (const { site, ...fault } of options.faults) {
-      yield* site === "lichess" ? simulator.lichess.inject(fault) : simulator.chessCom.inject(fault)
+      const { inject } = site === "lichess" ? simulator.lichess : simulator.chessCom
+      yield* inject(fault)
     }
     const sites = yield* Simulator.listen(simulator, options)
     yield* Console.log(JSON.stringify(sites))
