@@ -475,8 +475,8 @@ describe("ImportStore", () => {
   })
 })
 
-// Commits random batches, some again, some cut, some interrupted on the way, for two users who share games, and compares
-// what is stored with what was committed.
+// Commits random batches, some again, some cut, some interrupted on the way, for two users who share games, and
+// compares what is stored with what was committed.
 const randomImports = Effect.gen(function* () {
   const store = yield* ImportStore
   const games = yield* GameStore.GameStore

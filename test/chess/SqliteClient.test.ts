@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -131,6 +131,15 @@ describe("SqliteClient", () => {
         const path = yield* directory
         const error = yield* Effect.flip(Effect.scoped(Layer.build(layer({ file: path }))))
         assert.deepInclude(error.reason, { _tag: "ConnectionError", operation: "open" })
+      })
+    )
+
+    it.effect("fails, and closes the file, when it is not a database", () =>
+      Effect.gen(function* () {
+        const file = join(yield* directory, "chess.db")
+        writeFileSync(file, "1. e4 e5 ".repeat(1000))
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(layer({ file }))))
+        assert.deepInclude(error.reason, { message: "file is not a database", operation: "open" })
       })
     )
 

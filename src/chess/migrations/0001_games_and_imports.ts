@@ -4,8 +4,8 @@
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 
-// All times are epoch milliseconds, all user names lower case. SQLite keeps a table without rowid in the order of its key: one
-// tree instead of two for the links, which are nothing but their key.
+// All times are epoch milliseconds, all user names lower case. SQLite keeps a table without rowid in the order of its
+// key: one tree instead of two for the links, which are nothing but their key.
 export default Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const inKeyOrder = sql.literal(sql.onDialectOrElse({ sqlite: () => "WITHOUT ROWID", orElse: () => "" }))
