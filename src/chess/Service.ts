@@ -61,7 +61,10 @@ export const users = (settings: Settings.Settings) =>
   Users.layer({
     timeToLive: settings.userCacheTtl,
     capacity: settings.userCacheSize,
-    deadline: settings.validateDeadline
+    deadline: settings.validateDeadline,
+    chessComParallelCalls: settings.chessComParallelCalls,
+    // The other half of what the deadline leaves beside one attempt is for the waits inside the client.
+    maxWait: Duration.times(Duration.subtract(settings.validateDeadline, settings.attemptTimeout), 0.5)
   })
 
 /** Imports, durable on the database. */

@@ -238,10 +238,16 @@ export type Settings = {
 export const config: Config.Config<Settings> = Config.mapEffect(
   // `Record.map` forgets which key has which type; the keys and parsers are those of the table above.
   Config.all(Record.map(variables, (variable): Config.Config<unknown> => variable.config)) as Config.Config<Settings>,
-  (settings) =>
-    settings.poolConnectionsPerHost <= settings.poolConnections
-      ? Effect.succeed(settings)
-      : Effect.fail(invalid("POOL_CONNECTIONS_PER_HOST", "must not be more than POOL_CONNECTIONS"))
+  (settings) => {
+    if (settings.poolConnectionsPerHost > settings.poolConnections) {
+      return Effect.fail(invalid("POOL_CONNECTIONS_PER_HOST", "must not be more than POOL_CONNECTIONS"))
+    }
+    // An attempt that the deadline cuts short says nothing about the site: its circuit would never open.
+    if (Duration.isGreaterThanOrEqualTo(settings.attemptTimeout, settings.validateDeadline)) {
+      return Effect.fail(invalid("VALIDATE_DEADLINE", "must be longer than ATTEMPT_TIMEOUT"))
+    }
+    return Effect.succeed(settings)
+  }
 )
 
 /** What is wrong, in one line: the variable, what it must be and, unless it is secret, what it was. */

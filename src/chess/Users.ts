@@ -4,15 +4,18 @@
  * Both answers, yes and no, are kept for a while; failures are not. Whoever asks for a user that is already being
  * looked up waits for that look-up, and nobody waits longer than the deadline, retries and queues included. What keeps a
  * site from being hammered (rate limit, circuit, batches) is in its client, so it holds for imports too.
+ *
+ * While the circuit of a site is not closed, one look-up at a time finds out whether the site is back. The others are
+ * refused at once: they do not wait behind it for a site that does not answer.
  */
 import { Context, Duration, Effect, Layer } from "effect"
-import { Cache, Deadline } from "effect-resilience"
+import { Bulkhead, Cache, type CircuitBreaker, Deadline } from "effect-resilience"
 import { ChessCom } from "./ChessCom.ts"
 import { displayName, type Platform } from "./domain/Platform.ts"
 import { toId, type UserName } from "./domain/UserName.ts"
 import type { UserStatus } from "./domain/UserStatus.ts"
 import { Lichess } from "./Lichess.ts"
-import { type UpstreamError, UpstreamTimeout } from "./UpstreamError.ts"
+import { type UpstreamError, UpstreamTimeout, UpstreamUnavailable } from "./UpstreamError.ts"
 
 /** What is said about a user. */
 export interface Validation {
@@ -28,6 +31,13 @@ export interface Options {
   readonly capacity?: number | undefined
   /** The longest a validation takes. Defaults to 25 seconds. */
   readonly deadline?: Duration.Input | undefined
+  /** Look-ups on Chess.com at the same time: as many as its client sends. Defaults to 1. */
+  readonly chessComParallelCalls?: number | undefined
+  /**
+   * The longest wait for a turn on Chess.com. What it leaves of the deadline must be enough for an attempt: one that the
+   * deadline cuts short says nothing about the site, and its circuit would never open. Defaults to 10 seconds.
+   */
+  readonly maxWait?: Duration.Input | undefined
 }
 
 /** Validates users of both sites. */
@@ -49,11 +59,35 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const deadline = Duration.fromInputUnsafe(options.deadline ?? "25 seconds")
   const lichess = yield* Lichess
   const chessCom = yield* ChessCom
+  const turns = yield* Bulkhead.make({
+    maxConcurrent: options.chessComParallelCalls ?? 1,
+    maxQueued: 1_000,
+    maxWait: options.maxWait ?? "10 seconds"
+  })
+
+  // Lichess is asked for all who wait in one request; on Chess.com each has to wait for a turn.
+  const inTurn = (user: string) =>
+    turns.execute(chessCom.userStatus(user)).pipe(
+      Effect.catchTag("BulkheadFull", ({ waiting }) =>
+        Effect.fail(
+          new UpstreamUnavailable({
+            platform: "chess.com",
+            reason: "overloaded",
+            detail: `${waiting} look-ups are waiting`
+          })
+        )
+      )
+    )
+
+  const ask = {
+    lichess: onePerProbe("lichess", lichess.state, lichess.userStatus),
+    "chess.com": onePerProbe("chess.com", chessCom.state, inTurn)
+  }
 
   const lookup = (key: Key): Effect.Effect<UserStatus, UpstreamError> => {
     const { platform, user } = fromKey(key)
-    // A shared look-up has no deadline of its own: without one it would go on for as long as anyone asks.
-    return within(deadline, platform, (platform === "lichess" ? lichess : chessCom).userStatus(user))
+    // Whoever joins it waits no longer either. It has no other deadline: a shared look-up is nobody's own.
+    return within(deadline, platform, ask[platform](user))
   }
 
   const cache = yield* Cache.make({
@@ -69,7 +103,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     readonly user: UserName
     readonly platform: Platform
   }): Effect.fn.Return<Validation, UpstreamError> {
-    const status = yield* within(deadline, query.platform, cache.get(toKey(query.platform, toId(query.user))))
+    const status = yield* cache.get(toKey(query.platform, toId(query.user)))
     return { exists: status !== "unknown", message: sentence(query.user, query.platform, status) }
   })
 
@@ -79,6 +113,46 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
 /** Provides `Users`. */
 export const layer = (options?: Options): Layer.Layer<Users, never, Lichess | ChessCom> =>
   Layer.effect(Users, make(options))
+
+type Ask = (user: string) => Effect.Effect<UserStatus, UpstreamError>
+
+// Asks a site, unless its circuit is not closed and somebody is finding out already.
+const onePerProbe = (
+  platform: Platform,
+  state: Effect.Effect<{ readonly circuit: CircuitBreaker.State }>,
+  ask: Ask
+): Ask => {
+  let underWay = 0
+  return (user) =>
+    Effect.flatMap(state, ({ circuit }) => {
+      if (!refusesNow(circuit, underWay)) {
+        return Effect.acquireUseRelease(
+          Effect.sync(() => underWay++),
+          () => ask(user),
+          () => Effect.sync(() => underWay--)
+        )
+      }
+      return Effect.fail(
+        new UpstreamUnavailable({
+          platform,
+          reason: "circuit-open",
+          detail: "too many requests have failed",
+          retryAfter: circuit._tag === "Open" ? circuit.retryAfter : Duration.zero
+        })
+      )
+    })
+}
+
+const refusesNow = (circuit: CircuitBreaker.State, underWay: number): boolean => {
+  switch (circuit._tag) {
+    case "Closed":
+      return false
+    case "Open":
+      return underWay > 0 || !Duration.isZero(circuit.retryAfter)
+    case "HalfOpen":
+      return underWay > 0 || circuit.probing
+  }
+}
 
 const sentence = (user: UserName, platform: Platform, status: UserStatus): string => {
   switch (status) {

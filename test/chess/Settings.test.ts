@@ -141,6 +141,7 @@ describe("Settings", () => {
       ["DATABASE_URL", "file:chess.db?mode=ro"],
       ["USER_CACHE_SIZE", "0"],
       ["POOL_CONNECTIONS_PER_HOST", "21"],
+      ["VALIDATE_DEADLINE", "5 seconds"],
       ["MAX_CONCURRENT_IMPORTS", "0"],
       ["MAX_CONCURRENT_IMPORTS", "two"],
       ["MAX_QUEUED_IMPORTS", "1e3"],
