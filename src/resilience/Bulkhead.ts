@@ -95,7 +95,14 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     }
   }
 
-  const refuse = () => Effect.fail(withoutStack(() => new BulkheadFull({ running, waiting: queue.size })))
+  // As long as nobody comes or goes, all refusals are the same: in an outage there may be thousands of them.
+  let refusal: BulkheadFull | undefined
+  const refuse = (): Effect.Effect<never, BulkheadFull> => {
+    if (refusal === undefined || refusal.running !== running || refusal.waiting !== queue.size) {
+      refusal = withoutStack(() => new BulkheadFull({ running, waiting: queue.size }))
+    }
+    return Effect.fail(refusal)
+  }
 
   return {
     execute: <A, E, R>(self: Effect.Effect<A, E, R>) =>

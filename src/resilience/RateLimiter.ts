@@ -136,13 +136,18 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const queue = new Waiters<Waiter>()
   let queuedCost = 0
 
-  const refuse = (retryAfterMillis: number, cost: number) =>
-    Effect.fail(
-      withoutStack(
-        // The tokens may be there already for those before it: even then it has to wait for them.
-        () => new RateLimited({ retryAfter: Duration.millis(Math.max(1, retryAfterMillis)), cost, waiting: queue.size })
-      )
-    )
+  // Within a millisecond all refusals of the same cost are the same: in an overload there may be hundreds of them.
+  let refusal: RateLimited | undefined
+  let refusedFor = 0
+  const refuse = (wait: number, cost: number): Effect.Effect<never, RateLimited> => {
+    // The tokens may be there already for those before it: even then it has to wait for them.
+    const millis = Math.max(1, wait)
+    if (refusal === undefined || refusedFor !== millis || refusal.cost !== cost || refusal.waiting !== queue.size) {
+      refusedFor = millis
+      refusal = withoutStack(() => new RateLimited({ retryAfter: Duration.millis(millis), cost, waiting: queue.size }))
+    }
+    return Effect.fail(refusal)
+  }
 
   // Only the first in line looks at the bucket and sleeps; the others are woken one by one as the one before them goes.
   const leave = (waiter: Waiter): undefined => {

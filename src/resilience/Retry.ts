@@ -198,7 +198,8 @@ const again = <A, E, E1 extends E, R, R1>(
           const hint = fromError(error)
           const asked = hint === undefined ? 0 : Duration.toMillis(hint)
           const millis = Math.max(Duration.toMillis(scheduled), asked)
-          if (asked > maxRetryAfter || millis === Infinity || millis >= remainingMillisUnsafe(fiber)) {
+          // Without a deadline the time left is infinite, and only a wait without end is as long.
+          if (asked > maxRetryAfter || millis >= remainingMillisUnsafe(fiber)) {
             return Effect.failCause(cause)
           }
           // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.

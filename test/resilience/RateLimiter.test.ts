@@ -132,6 +132,23 @@ describe("RateLimiter", () => {
       })
     )
 
+    it.effect("counts only those who still wait when it says how long the wait is", () =>
+      Effect.gen(function* () {
+        const limiter = yield* RateLimiter.make({ capacity: 2, refillPerSecond: 1, maxWait: "3 seconds" })
+        yield* burst(limiter, 2)
+        const log: Array<readonly [string, number]> = []
+        yield* queued(limiter, log, "first")
+        const leaves = yield* queued(limiter, log, "leaves")
+        yield* queued(limiter, log, "third")
+        assert.strictEqual(yield* refusedFor(limiter), 4000)
+        yield* Fiber.interrupt(leaves)
+        assert.strictEqual(yield* refusedFor(limiter), 3000)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* refusedFor(limiter), 2000)
+        assert.strictEqual(yield* refusedFor(limiter.costing(2)), 3000)
+      })
+    )
+
     it.effect("refuses at once when maxQueued calls wait", () =>
       Effect.gen(function* () {
         const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 1, maxQueued: 2 })
@@ -299,6 +316,16 @@ describe("RateLimiter", () => {
   })
 
   describe("costing", () => {
+    it.effect("is not a token short because fractions do not add up exactly", () =>
+      Effect.gen(function* () {
+        assert.isBelow(3.3 - 1.1, 2.2)
+        const limiter = yield* RateLimiter.make({ capacity: 3.3, refillPerSecond: 1e-6 })
+        assert.strictEqual(yield* burst(limiter.costing(1.1), 1), 1)
+        assert.strictEqual(yield* burst(limiter.costing(2.2), 1), 1)
+        assert.strictEqual((yield* limiter.state).tokens, 0)
+      })
+    )
+
     it.effect("takes as many tokens as the call costs", () =>
       Effect.gen(function* () {
         const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1 })
@@ -563,6 +590,56 @@ describe("RateLimiter", () => {
       assert.isBelow(taken, 800_000)
       // The bucket was never full after the first call: what came was given out, or is there.
       assert.closeTo(taken + bucket.tokens(1_000_000 * every), 10 + 750_000, 1e-6)
+    })
+  })
+
+  describe("the bucket", () => {
+    const bucketOf = (capacity: number, refillPerSecond: number, now: number) =>
+      new TokenBucket(
+        {
+          capacity,
+          refillPerSecond,
+          factor: 0.5,
+          floorPerSecond: refillPerSecond / 10,
+          recoverMillis: 60_000,
+          cooldownMillis: 1000
+        },
+        now
+      )
+
+    it.effect.each(["a", "b", "c"])("tells a true wait at any time and rate, seed %s", (seed) =>
+      Effect.gen(function* () {
+        const between = (min: number, max: number) => Effect.map(Random.next, (part) => min + part * (max - min))
+        for (let i = 0; i < 20_000; i++) {
+          // From just started to so long ago that a millisecond has few digits left for its fraction.
+          const from = 10 ** (yield* between(0, 15))
+          const bucket = bucketOf(10, 10 ** (yield* between(-2, 4)), from)
+          assert.isTrue(bucket.takeIfAvailable(from, 10))
+          if (i % 2 === 0) bucket.throttle(from, yield* between(0, 5))
+          const cost = yield* between(0.1, 10)
+          const now = from + (yield* between(0, 3))
+          const wait = bucket.waitMillis(now, cost)
+          if (wait > 0) assert.isFalse(bucket.takeIfAvailable(now + wait - 1, cost), `early: ${from}, ${cost}, ${wait}`)
+          assert.isTrue(bucket.takeIfAvailable(now + wait, cost), `late: ${from}, ${cost}, ${wait}`)
+        }
+      }).pipe(Random.withSeed(seed))
+    )
+
+    it("stays exact however much it has given out", () => {
+      const bucket = bucketOf(1e6, 1e6, 0)
+      let now = 0
+      for (let i = 0; i < 10_000; i++) {
+        assert.isTrue(bucket.takeIfAvailable(now, 1e6))
+        now += 1000
+      }
+      assert.isTrue(bucket.takeIfAvailable(now, 0.1))
+      assert.closeTo(bucket.tokens(now), 999_999.9, 1e-9)
+    })
+
+    it("cannot count a wait beyond all numbers", () => {
+      const bucket = bucketOf(10, 1e-300, 0)
+      assert.isTrue(bucket.takeIfAvailable(0, 10))
+      assert.strictEqual(bucket.waitMillis(0, 1), Infinity)
     })
   })
 

@@ -180,6 +180,20 @@ describe("Retry", () => {
       })
     )
 
+    it.effect("keeps the runs of one and the same effect apart", () =>
+      Effect.gen(function* () {
+        const seen: Array<number> = []
+        const guarded = Effect.flatMap(Retry.CurrentAttempt, (attempt) => {
+          seen.push(attempt)
+          return Effect.fail("no")
+        }).pipe(Retry.make({ schedule: Retry.delays([10, 20]) }).execute, Effect.exit)
+        yield* finished(Effect.all([guarded, guarded, guarded], { concurrency: 3 }))
+        assert.deepStrictEqual(seen, [1, 1, 1, 2, 2, 2, 3, 3, 3])
+        yield* finished(guarded)
+        assert.deepStrictEqual(seen.slice(9), [1, 2, 3])
+      })
+    )
+
     it.effect("retries thousands of times in constant stack", () =>
       Effect.gen(function* () {
         let runs = 0
@@ -365,15 +379,22 @@ describe("Retry", () => {
       })
     )
 
-    it.effect("is interrupted with the call", () =>
+    it.effect("is interrupted with the call, which is nothing to log", () =>
       Effect.gen(function* () {
+        const logged: Array<unknown> = []
         const call = scripted(Exit.fail("no"))
         const fiber = yield* Retry.make({ schedule: spec, onRetry: () => Effect.never })
           .execute(call.run)
-          .pipe(Effect.forkChild({ startImmediately: true }))
+          .pipe(
+            Effect.provide(Logger.layer([Logger.make(({ message }) => logged.push(message))])),
+            Effect.forkChild({ startImmediately: true })
+          )
+        yield* TestClock.adjust(0)
+        assert.strictEqual(call.calledAt.length, 1)
         yield* Fiber.interrupt(fiber)
         yield* TestClock.adjust("1 minute")
         assert.strictEqual(call.calledAt.length, 1)
+        assert.deepStrictEqual(logged, [])
       })
     )
   })
