@@ -127,6 +127,8 @@ function* withGameFault(games: Iterable<string>, total: number, fault: Hit): Gen
         if (held !== undefined) yield held
         held = undefined
       }
+    } else if (fault.kind === "missing-games") {
+      if (!struck) yield game
     } else if (fault.kind === "odd-games") {
       if (struck) yield notGames[(count / fault.every) % notGames.length]!
       yield game

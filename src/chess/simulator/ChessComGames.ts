@@ -8,7 +8,7 @@ import * as Clocks from "./Clocks.ts"
 import * as GamePool from "./GamePool.ts"
 import * as Hash from "./Hash.ts"
 import * as Names from "./Names.ts"
-import type { Account, World } from "./World.ts"
+import { type Account, uuidOf, type World } from "./World.ts"
 
 /** What is known of a game before it is written. */
 export interface Facts {
@@ -87,7 +87,7 @@ export const make = (world: World): ChessComGames => {
       moves,
       daily,
       white: (bits & 1) === 0,
-      opponent: world.opponents[(bits >>> 3) % world.opponents.length]!,
+      opponent: account.rival ?? world.opponents[(bits >>> 3) % world.opponents.length]!,
       ending: endingOf(game, oddity, more),
       endedAt: Math.floor(endedAt / 1000),
       startedAt: Math.floor((endedAt - duration) / 1000),
@@ -124,7 +124,7 @@ export const make = (world: World): ChessComGames => {
     const bare = oddity === "no-moves" || oddity === "abandoned"
     const fen = bare ? GamePool.usualFen : pgn === "" ? game.finalFen : placement(game.finalFen)
     const [mine, theirs] = white ? [ending.white, ending.black] : [ending.black, ending.white]
-    const ours = `{"rating":${own},"result":"${mine}","@id":"https://api.chess.com/pub/player/${account.id}","username":"${account.name}","uuid":"${ownUuid(account)}"}`
+    const ours = `{"rating":${own},"result":"${mine}","@id":"https://api.chess.com/pub/player/${account.id}","username":"${account.name}","uuid":"${uuidOf(account.hash)}"}`
     const others = `{"rating":${other},"result":"${theirs}","@id":"https://api.chess.com/pub/player/${opponent.id}","username":"${opponent.name}","uuid":"${opponent.uuid}"}`
     let text = `{"url":"${urlOf(found)}"`
     if (pgn !== "") text += `,"pgn":${JSON.stringify(pgn)}`
@@ -282,9 +282,6 @@ const urlOf = ({ daily, number, oddity, uuid }: Detail): string =>
 const firstNumber = (account: Account): number => 100_000_000_000 + (account.hash % 400_000) * 2_000_000
 
 const openingUrl = (opening: GamePool.Opening): string => `https://www.chess.com/openings/${opening.slug}`
-
-const ownUuid = (account: Account): string =>
-  Names.uuid(account.hash, Hash.mix(account.hash), Hash.mix(account.hash ^ 0x6f776e))
 
 const arena = "3-check-arena-4095869"
 

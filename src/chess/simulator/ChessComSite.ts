@@ -11,7 +11,7 @@ import { gzipSync } from "node:zlib"
 import * as Bodies from "./Bodies.ts"
 import * as Calendar from "./Calendar.ts"
 import type { ChessComGames } from "./ChessComGames.ts"
-import type * as Faults from "./Faults.ts"
+import * as Faults from "./Faults.ts"
 import * as Hash from "./Hash.ts"
 import type { Latency } from "./Latency.ts"
 import * as Reply from "./Reply.ts"
@@ -85,12 +85,14 @@ export const make = (
     const first = timeline.firstFrom(Calendar.monthStart(year, month), count)
     const end = timeline.firstFrom(Calendar.monthStart(year, month + 1), count)
     // What a month holds follows from this, so its tag can be known without writing it.
-    const version = `${world.seed}/${account.id}/${account.oddities}/${year}/${month}/${first}/${end}/${asPgn}`
+    const changes = context.hits.filter((hit) => gameKinds.has(hit.kind)).map(({ every, kind }) => `${kind}${every}`)
+    const version = `${world.seed}/${account.id}/${account.oddities}/${year}/${month}/${first}/${end}/${asPgn}/${changes.join()}`
     const tag = tagOf(request, context.hits, version)
     if (tag.matches) return notModified(tag.value)
 
+    const played = account.games()
     const write = function* () {
-      for (let index = first; index < end; index++) yield asPgn ? games.pgn(account, index) : games.json(account, index)
+      for (let index = first; index < end; index++) yield asPgn ? games.pgn(played, index) : games.json(played, index)
     }
     const written = [...Bodies.withGameFaults(write(), end - first, context.hits)]
     const content = asPgn ? written.filter((pgn) => pgn !== "").join("\n\n") : `{"games":[${written.join(",")}]}`
@@ -125,6 +127,8 @@ export const make = (
 }
 
 type Answer = Site.Options<Endpoint>["answer"]
+
+const gameKinds: ReadonlySet<string> = new Set(Faults.gameFaults)
 
 const paths = /^(.*)\/pub\/player\/([^/]+?)(|\/games\/archives|\/games\/\d{4}\/\d{2}(?:\/pgn)?)\/?$/
 

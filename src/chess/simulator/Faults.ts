@@ -35,6 +35,8 @@ export const gameFaults = [
   "duplicate-games",
   /** Every `every`-th game changes places with the next. */
   "unordered-games",
+  /** Every `every`-th game is missing. */
+  "missing-games",
   /** Before every `every`-th game comes something that is not a game. */
   "odd-games",
   /** The game after the first `after` ones is over 1 MiB long. */

@@ -86,6 +86,9 @@ const oddities = [
 
 type Oddity = (typeof oddities)[number]
 
+/** Those without a second player's name. */
+const nameless: ReadonlySet<Oddity> = new Set<Oddity>(["engine", "anonymous", "imported"])
+
 /** Creates the writer of a world. */
 export const make = (world: World): LichessGames => {
   const rendered = new Map<number, Moves>()
@@ -103,13 +106,15 @@ export const make = (world: World): LichessGames => {
   const detail = (account: Account, index: number): Detail => {
     const bits = Hash.combine(account.hash, index)
     const more = Hash.mix(bits ^ 0x6d6f7265)
-    const oddity =
+    const drawn =
       Hash.unit(Hash.mix(bits ^ 0x6f646473)) < account.oddities ? oddities[more % oddities.length] : undefined
+    // A game that a rival shares has that rival on the other side.
+    const oddity = account.rival !== undefined && drawn !== undefined && nameless.has(drawn) ? undefined : drawn
     const game = gameOf(world.pool, oddity, bits)
     const control = Clocks.controlOf(bits >>> 7)
     const moves = movesOf(game, control)
     const ending = endingOf(game, oddity, more)
-    const opponent = (bits >>> 3) % world.opponents.length
+    const number = (bits >>> 3) % world.opponents.length
     const colour = (bits & 1) === 0 ? "white" : "black"
     const createdAt = account.timeline.at(index)
     const duration =
@@ -130,7 +135,8 @@ export const make = (world: World): LichessGames => {
       moves,
       ending,
       colour,
-      opponent,
+      opponent: account.rival ?? world.opponents[number]!,
+      opposite: account.rival === undefined ? sides[number]! : sideOf(account.rival),
       createdAt,
       lastMoveAt
     }
@@ -139,7 +145,6 @@ export const make = (world: World): LichessGames => {
   const facts = (account: Account, index: number): Facts => {
     const found = detail(account, index)
     const { perf, variant } = kindOf(found)
-    const named = found.oddity !== "engine" && found.oddity !== "anonymous" && found.oddity !== "imported"
     return {
       index,
       id: idOf(account, index),
@@ -149,20 +154,20 @@ export const make = (world: World): LichessGames => {
       variant,
       perf,
       colour: found.colour,
-      opponent: named ? world.opponents[found.opponent]!.id : undefined
+      opponent: found.oddity !== undefined && nameless.has(found.oddity) ? undefined : found.opponent.id
     }
   }
 
   const json = (account: Account, fields: Fields): Writer => {
     const own = sideOf(account)
-    const pgnOf = fields.pgnInJson ? pgnWriter(account, fields, world, "\\n", '\\"') : undefined
+    const pgnOf = fields.pgnInJson ? pgnWriter(account, fields, "\\n", '\\"') : undefined
     return writer((index) => {
       const found = detail(account, index)
       const { control, ending, game, moves, oddity } = found
       const id = idOf(account, index)
       const kind = kindOf(found)
       const rated = isRated(found)
-      const players = playersOf(account, found, own, sides[found.opponent]!)
+      const players = playersOf(account, found, own)
       const short = oddity === "no-start" || oddity === "no-moves" || oddity === "aborted"
       let head = `{"id":"${id}","rated":${rated ? "true" : "false"},"variant":"${kind.variant}","speed":"${kind.speed}","perf":"${kind.perf}","createdAt":${found.createdAt},"lastMoveAt":${found.lastMoveAt},"status":"${ending.status}","source":"${kind.source}",${players}`
       if (game.initialFen !== undefined) head += `,"initialFen":"${game.initialFen}"`
@@ -193,7 +198,7 @@ export const make = (world: World): LichessGames => {
   }
 
   const pgn = (account: Account, fields: Fields): Writer => {
-    const write = pgnWriter(account, fields, world, "\n", '"')
+    const write = pgnWriter(account, fields, "\n", '"')
     return writer((index) => {
       const parts: Array<Part> = []
       write(parts, detail(account, index), idOf(account, index))
@@ -214,7 +219,9 @@ interface Detail {
   readonly moves: Moves
   readonly ending: Ending
   readonly colour: GamePool.Colour
-  readonly opponent: number
+  readonly opponent: Opponent
+  /** The beginning of the opponent's side in JSON. */
+  readonly opposite: string
   readonly createdAt: number
   readonly lastMoveAt: number
 }
@@ -388,8 +395,8 @@ const ratingsOf = (account: Account, { bits, colour, ending, index, more }: Deta
   return { own, other, ownDiff: won * size, otherDiff: -won * (size + (more & 1)) }
 }
 
-const playersOf = (account: Account, found: Detail, own: string, opposite: string): string => {
-  const { oddity } = found
+const playersOf = (account: Account, found: Detail, own: string): string => {
+  const { oddity, opposite } = found
   if (oddity === "imported") return importedPlayers
   const ratings = ratingsOf(account, found)
   const counted = isRated(found) && oddity !== "aborted"
@@ -424,7 +431,7 @@ const variantNames: Readonly<Record<string, string>> = {
 }
 
 // The PGN inside JSON is written in its escaped form at once: `newline` and `quote` are what stands for them.
-const pgnWriter = (account: Account, fields: Fields, world: World, newline: string, quote: string) => {
+const pgnWriter = (account: Account, fields: Fields, newline: string, quote: string) => {
   const end = `${quote}]${newline}`
   const tag = (name: string): string => `[${name} ${quote}`
   const event = tag("Event")
@@ -467,8 +474,8 @@ const pgnWriter = (account: Account, fields: Fields, world: World, newline: stri
     if (fields.tags) {
       const day = Calendar.dateTag(found.createdAt)
       const ratings = ratingsOf(account, found)
-      const named = oddity !== "engine" && oddity !== "anonymous" && oddity !== "imported"
-      const opponent = world.opponents[found.opponent]!
+      const named = oddity === undefined || !nameless.has(oddity)
+      const { opponent } = found
       const other = named
         ? opponent.name
         : oddity === "engine"

@@ -80,7 +80,8 @@ export const make = (
     const accept = Reply.header(request, "accept") ?? ""
     const asJson = accept === ndjson || accept.startsWith("application/json")
     const fields = fieldsOf(request.query)
-    const selection = select(account, games, request.query, nowMillis)
+    const played = account.games()
+    const selection = select(played, games, request.query, nowMillis)
     return {
       status: 200,
       headers: {
@@ -91,7 +92,7 @@ export const make = (
       body: Bodies.stream({
         total: selection.total,
         next: selection.next,
-        writer: asJson ? games.json(account, fields) : games.pgn(account, fields),
+        writer: asJson ? games.json(played, fields) : games.pgn(played, fields),
         faults: hits,
         gamesPerSecond: options.gamesPerSecond,
         close: release

@@ -113,7 +113,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulator> =>
       requests: Effect.all({ lichess: lichess.requests, chessCom: chessCom.requests }),
       put: (user) => Effect.sync(() => world.put(user)),
       gameJson: (user, platform, index) => {
-        const account = world.account(platform, user)
+        const account = world.account(platform, user)?.games()
         if (account === undefined) return undefined
         return platform === "lichess"
           ? lichessGames.json(account, importFields).text(index)
@@ -121,7 +121,7 @@ export const make = (options: Options = {}): Effect.Effect<Simulator> =>
       },
       games: (user, platform) =>
         Effect.map(now, (nowMillis) => {
-          const account = world.account(platform, user)
+          const account = world.account(platform, user)?.games()
           if (account === undefined) return []
           const games: Array<SimulatedGame> = []
           const count = account.timeline.count(nowMillis)

@@ -44,6 +44,11 @@ export interface AccountOptions {
   readonly oddities?: number | undefined
   /** A chess title. Defaults to none. */
   readonly title?: string | undefined
+  /**
+   * Another player of the same site: this one has played exactly that one's games, from the other side. Both then give
+   * out the same games. What is said of games here does not count. Defaults to games of its own.
+   */
+  readonly mirrorOf?: string | undefined
 }
 
 /** Whether an account can be used: `banned` ones have cheated. */
@@ -61,6 +66,10 @@ export interface Account {
   readonly from: number
   readonly oddities: number
   readonly timeline: Timeline.Timeline
+  /** The account whose games these are; itself unless it mirrors another. */
+  readonly games: () => Account
+  /** The only opponent, if another account mirrors this one. */
+  readonly rival: Names.Opponent | undefined
 }
 
 /** The players, their opponents and the pool their moves come from. */
@@ -86,20 +95,44 @@ export const make = (options: {
   // Accounts follow from their names; the few that are in use are kept because their months take a while to lay out.
   const recent = new Map<string, Account>()
 
+  const optionsOf = (platform: Platform, id: string): AccountOptions | undefined => {
+    const user = listed.get(id)
+    return platform === "lichess" ? user?.lichess : user?.chessCom
+  }
+
   const resolve = (platform: Platform, name: string): Account | undefined => {
     const id = name.toLowerCase()
     const user = listed.get(id)
-    const account = platform === "lichess" ? user?.lichess : user?.chessCom
+    const account = optionsOf(platform, id)
     if (user === undefined ? options.unlisted === "unknown" || id.startsWith("ghost") : account === undefined) {
       return undefined
     }
-    return generate(platform, user?.name ?? name, account ?? {}, options)
+    const own = generate(platform, user?.name ?? name, account ?? {}, options, rivalOf(platform, id))
+    const mirrored = account?.mirrorOf === undefined ? undefined : resolve(platform, account.mirrorOf)
+    return mirrored === undefined ? own : { ...own, timeline: mirrored.timeline, games: () => mirrored }
+  }
+
+  const rivalOf = (platform: Platform, id: string): Names.Opponent | undefined => {
+    for (const user of listed.values()) {
+      const account = optionsOf(platform, user.name.toLowerCase())
+      if (account?.mirrorOf?.toLowerCase() !== id) continue
+      const rival = user.name.toLowerCase()
+      const uuid = uuidOf(hashOf(platform, rival, options.seed))
+      return { name: user.name, id: rival, title: account.title, flair: undefined, patron: false, uuid }
+    }
+    return undefined
   }
 
   const put = (user: User): void => {
     if (!possibleName.test(user.name)) throw new RangeError(`World: name is not a user name: ${user.name}`)
     for (const account of [user.lichess, user.chessCom]) {
       if (account !== undefined) check(user.name, account)
+    }
+    for (const platform of ["lichess", "chess.com"] as const) {
+      const target = (platform === "lichess" ? user.lichess : user.chessCom)?.mirrorOf?.toLowerCase()
+      if (target === user.name.toLowerCase() || (target !== undefined && optionsOf(platform, target)?.mirrorOf)) {
+        throw new RangeError(`World: mirrorOf of ${user.name} must name a player who mirrors nobody, got ${target}`)
+      }
     }
     listed.set(user.name.toLowerCase(), user)
     recent.clear()
@@ -163,19 +196,22 @@ const generate = (
   platform: Platform,
   name: string,
   account: AccountOptions,
-  world: { readonly seed: number; readonly oddities: number; readonly startedAt: number }
+  world: { readonly seed: number; readonly oddities: number; readonly startedAt: number },
+  rival: Names.Opponent | undefined
 ): Account => {
   const id = name.toLowerCase()
-  const hash = Hash.ofText(`${platform}/${id}`, world.seed)
+  const hash = hashOf(platform, id, world.seed)
   const to = account.to ?? historyEnds
   const games = account.games ?? gamesOf(id, hash)
   const chosen = earliest + Hash.unit(Hash.mix(hash ^ 0x66726f6d)) * tenYears
   const from = account.from ?? Math.min(Math.floor(chosen), to - Calendar.dayMillis)
-  return {
+  const generated: Account = {
     platform,
     name,
     id,
     hash,
+    rival,
+    games: () => generated,
     state: account.state ?? stateOf(id),
     title: account.title,
     rating: 900 + (Hash.mix(hash ^ 0x72617465) % 1500),
@@ -191,7 +227,13 @@ const generate = (
       ties: platform === "lichess" && (account.oddities ?? world.oddities) > 0
     })
   }
+  return generated
 }
+
+const hashOf = (platform: Platform, id: string, seed: number): number => Hash.ofText(`${platform}/${id}`, seed)
+
+/** Chess.com's identifier of the account with this hash. */
+export const uuidOf = (hash: number): string => Names.uuid(hash, Hash.mix(hash), Hash.mix(hash ^ 0x6f776e))
 
 const earliest = Calendar.toDays(2013, 1, 1) * Calendar.dayMillis
 const tenYears = 3652 * Calendar.dayMillis

@@ -348,6 +348,20 @@ describe("Faults", () => {
       })
     )
 
+    it.effect("missing-games makes a month smaller, under another tag", () =>
+      Effect.gen(function* () {
+        const { chessCom: site, httpClient } = yield* make()
+        const read = Effect.flatMap(get(httpClient, month), (response) =>
+          Effect.map(jsonAs<ChessComMonth>(response), ({ games }) => [games.length, response.headers["etag"]] as const)
+        )
+        const [intact, tag] = yield* read
+        yield* site.inject({ kind: "missing-games", every: 3 })
+        const [left, changed] = yield* read
+        assert.strictEqual(left, intact - Math.floor(intact / 3))
+        assert.notStrictEqual(changed, tag)
+      })
+    )
+
     it.effect("odd and duplicate games stand among the others in valid JSON", () =>
       Effect.gen(function* () {
         const { chessCom: site, httpClient } = yield* make()

@@ -259,8 +259,32 @@ describe("Simulator", () => {
     })
   )
 
+  it.effect("lets two players share their games", () =>
+    Effect.gen(function* () {
+      const simulator = yield* Simulator.make({
+        oddities: 0.5,
+        users: [
+          { name: "Bea", lichess: { mirrorOf: "adam", title: "WIM" }, chessCom: { mirrorOf: "adam" } },
+          { name: "Adam", lichess: { games: 200 }, chessCom: { games: 200 } }
+        ]
+      })
+      for (const platform of ["lichess", "chess.com"] as const) {
+        const games = yield* simulator.games("adam", platform)
+        assert.lengthOf(games, 200)
+        assert.deepStrictEqual(yield* simulator.games("bea", platform), games)
+        for (const { index } of games) {
+          const game = simulator.gameJson("adam", platform, index)
+          assert.strictEqual(simulator.gameJson("bea", platform, index), game)
+          assert.include(game, platform === "lichess" ? '"id":"bea"' : '"username":"Bea"')
+          assert.include(game, platform === "lichess" ? '"id":"adam"' : '"username":"Adam"')
+        }
+      }
+    })
+  )
+
   for (const user of [
     { name: "a" },
+    { name: "anna", lichess: { mirrorOf: "Anna" } },
     { name: "no name" },
     { name: "anna", lichess: { games: -1 } },
     { name: "anna", chessCom: { games: 2_000_001 } },
