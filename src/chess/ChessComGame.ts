@@ -9,7 +9,7 @@ import { SchemaJITCompiler } from "effect/schema"
 import type { Game, GameBatch, OddGame, Player, Result as GameResult, Speed } from "./domain/Game.ts"
 
 /** An epoch time in seconds that a `Date` can hold. */
-const EpochSeconds = Schema.Number.check(
+const EpochSeconds = Schema.Finite.check(
   Schema.isBetween({ minimum: -8.64e12, maximum: 8.64e12 }, { expected: "an epoch time in seconds" })
 )
 

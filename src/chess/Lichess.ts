@@ -11,6 +11,7 @@ import { Context, Deferred, Duration, Effect, Exit, Layer, Option, Result, Schem
 import { Batcher, Bulkhead, type CircuitBreaker, Timeout } from "effect-resilience"
 import { type HttpClient, HttpClientRequest } from "effect/http"
 import type { GameBatch } from "./domain/Game.ts"
+import { UserName } from "./domain/UserName.ts"
 import type { UserStatus } from "./domain/UserStatus.ts"
 import * as LichessGame from "./LichessGame.ts"
 import * as Ndjson from "./Ndjson.ts"
@@ -114,10 +115,15 @@ export const make = Effect.fnUntraced(function* (
       })
     )
 
-  const batcher = yield* Batcher.make({ run: lookUp, maxBatchSize, window: options.batchWindow ?? "20 millis" })
+  const batcher = yield* Batcher.make({
+    run: lookUp,
+    maxBatchSize,
+    window: options.batchWindow ?? "20 millis",
+    maxConcurrent: options.maxConcurrent ?? 1
+  })
 
   const userStatus = Effect.fn("Lichess.userStatus")((user: string) =>
-    batcher.get(user.toLowerCase()).pipe(
+    (isPossible(user) ? batcher.get(user.toLowerCase()) : Effect.succeedNone).pipe(
       Effect.map(Option.getOrElse((): UserStatus => "unknown")),
       Effect.catchTag("BatcherFull", () => client.unavailable("overloaded", "too many users are asked for"))
     )
@@ -204,6 +210,9 @@ export const make = Effect.fnUntraced(function* (
 export const layer = (options: Options = {}): Layer.Layer<Lichess, never, HttpClient.HttpClient> =>
   Layer.effect(Lichess, make(options))
 
+// A comma in a name would ask for two.
+const isPossible = Schema.is(UserName)
+
 const decodeUsers = Schema.decodeUnknownResult(
   Schema.fromJsonString(
     Schema.Array(Schema.Struct({ id: Schema.String, disabled: Schema.optionalKey(Schema.Boolean) }))
@@ -231,26 +240,26 @@ const withIdleTimeout =
 // Takes a place in a bulkhead for as long as the scope is open.
 const holdPlace = Effect.fnUntraced(function* (bulkhead: Bulkhead.Bulkhead) {
   const admitted = yield* Deferred.make<void, Bulkhead.BulkheadFull>()
-  yield* Deferred.succeed(admitted, undefined).pipe(
+  const holder = yield* Deferred.succeed(admitted, undefined).pipe(
     Effect.andThen(Effect.never),
     bulkhead.execute,
-    Effect.catch((refusal) => Deferred.fail(admitted, refusal)),
     Effect.forkScoped({ startImmediately: true })
   )
+  // Whatever ends the holder ends the wait for it.
+  holder.addObserver((exit) => Deferred.doneUnsafe(admitted, exit))
   yield* Deferred.await(admitted)
 })
 
 // What an attempt opens stays open as long as the surrounding scope, but no longer than until the next attempt: a failed
 // or abandoned one holds no connection while another is tried.
-const oneAtATime = Effect.fnUntraced(function* <A, E, R>(attempt: Effect.Effect<A, E, R | Scope.Scope>) {
-  const outer = yield* Effect.scope
-  let current: Scope.Closeable | undefined
-  const close = (exit: Exit.Exit<unknown, unknown>) =>
-    Effect.suspend(() => (current === undefined ? Effect.void : Scope.close(current, exit)))
-  return Effect.gen(function* () {
-    yield* close(Exit.void)
-    const scope = yield* Scope.fork(outer)
-    current = scope
-    return yield* Effect.onError(Scope.provide(attempt, scope), (cause) => close(Exit.failCause(cause)))
+const oneAtATime = <A, E, R>(attempt: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.scope, (outer) => {
+    let current: Scope.Closeable | undefined
+    const open = Effect.fnUntraced(function* () {
+      if (current !== undefined) yield* Scope.close(current, Exit.void)
+      const scope = yield* Scope.fork(outer)
+      current = scope
+      return yield* Effect.onError(Scope.provide(attempt, scope), (cause) => Scope.close(scope, Exit.failCause(cause)))
+    })
+    return Effect.suspend(open)
   })
-})

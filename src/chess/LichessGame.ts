@@ -13,7 +13,7 @@ const GameId = Schema.String.check(
 )
 
 /** An epoch time a `Date` can hold. Games from before 2010 exist: imported ones carry the year they were played in. */
-const EpochMillis = Schema.Number.check(
+const EpochMillis = Schema.Finite.check(
   Schema.isBetween({ minimum: -8.64e15, maximum: 8.64e15 }, { expected: "an epoch time in milliseconds" })
 )
 

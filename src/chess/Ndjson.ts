@@ -58,6 +58,7 @@ interface Splitter {
   readonly end: () => Lines | undefined
 }
 
+// A line is measured before it is known whether its last byte is a "\r", so one byte more is let through.
 const makeSplitter = (maxLineBytes: number): Splitter => {
   // The bytes of the line that is not complete yet, and how many they are.
   let held: Array<Buffer> = []

@@ -9,8 +9,7 @@
  * opens the circuit at once. A stream counts for the circuit when its first piece has come, or when it breaks.
  */
 import { Clock, Duration, Effect, Exit, type Scope, Stream } from "effect"
-import { Bulkhead, CircuitBreaker, type Deadline, RateLimiter, Retry, type Timeout } from "effect-resilience"
-import * as Policy from "effect-resilience/Policy"
+import { Bulkhead, CircuitBreaker, type Deadline, Policy, RateLimiter, Retry, type Timeout } from "effect-resilience"
 import type { Platform } from "./domain/Platform.ts"
 import { type UpstreamError, UpstreamTimeout, UpstreamUnavailable } from "./UpstreamError.ts"
 
@@ -113,8 +112,7 @@ export const make = Effect.fnUntraced(function* (
       )
   })
 
-  const pause = makePause(pauses)
-  const throttled = Effect.fnUntraced(function* (error: UpstreamUnavailable) {
+  const throttled = Effect.fnUntraced(function* (error: UpstreamUnavailable, pause: Pause) {
     const retryAfter = Duration.max(
       error.retryAfter ?? Duration.zero,
       yield* Effect.map(Clock.currentTimeMillis, pause.next)
@@ -137,11 +135,11 @@ export const make = Effect.fnUntraced(function* (
     return yield* told
   })
 
-  const observed = <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) =>
+  const observed = <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>, pause: Pause) =>
     attempt.pipe(
       Effect.tap(() => Effect.sync(pause.over)),
       Effect.catchTag("UpstreamUnavailable", (error) => {
-        if (error.reason === "rate-limited") return throttled(error)
+        if (error.reason === "rate-limited") return throttled(error, pause)
         return error.reason === "blocked" ? blocked(error) : Effect.fail(error)
       })
     )
@@ -151,15 +149,20 @@ export const make = Effect.fnUntraced(function* (
   const openings = Policy.make({ ...parts, timeout: options.openTimeout ?? "30 seconds" })
   const toUpstreamError = mapError(platform)
 
+  // Each kind of request has limits of its own, and an answer to one does not say that another is welcome again.
+  const callPause = makePause(pauses)
+  const openPause = makePause(pauses)
+
   yield* circuitBreaker.transitions.pipe(Stream.runForEach(log), Effect.forkScoped({ startImmediately: true }))
 
   return {
-    call: (attempt) => Effect.mapError(calls.execute(observed(attempt)), toUpstreamError),
+    call: (attempt) => Effect.mapError(calls.execute(observed(attempt, callPause)), toUpstreamError),
     open: (attempt) =>
-      Effect.mapError(
-        openings.execute(Effect.map(observed(attempt), (value) => new Opened(value))),
-        toUpstreamError
-      ).pipe(Effect.map((opened) => opened.value)),
+      observed(attempt, openPause).pipe(
+        Effect.map((value) => new Opened(value)),
+        openings.execute,
+        Effect.mapBoth({ onFailure: toUpstreamError, onSuccess: (opened) => opened.value })
+      ),
     report: (outcome) => Effect.ignore(circuitBreaker.execute({ key: circuit })(outcome)),
     state: Effect.all({
       circuit: circuitBreaker.state(circuit),
@@ -217,7 +220,13 @@ const reasonOf = (error: UpstreamUnavailable | Refusal): string =>
   error._tag === "UpstreamUnavailable" ? `${error.reason}: ${error.detail}` : error.message
 
 const withRetryAfter = (error: UpstreamUnavailable, retryAfter: Duration.Duration): UpstreamUnavailable =>
-  new UpstreamUnavailable({ ...error, retryAfter })
+  new UpstreamUnavailable({
+    platform: error.platform,
+    reason: error.reason,
+    detail: error.detail,
+    status: error.status,
+    retryAfter
+  })
 
 const mapError =
   (platform: Platform) =>
@@ -252,11 +261,16 @@ const mapError =
   }
 
 // How long to pause after the n-th 429 in a row. Those that come while a pause lasts answer requests sent before it.
-const makePause = (pauses: ReadonlyArray<Duration.Duration>) => {
+interface Pause {
+  readonly next: (nowMillis: number) => Duration.Duration
+  readonly over: () => void
+}
+
+const makePause = (pauses: ReadonlyArray<Duration.Duration>): Pause => {
   let inARow = 0
   let until = 0
   return {
-    next: (nowMillis: number): Duration.Duration => {
+    next: (nowMillis) => {
       if (nowMillis >= until) inARow = Math.min(inARow + 1, pauses.length)
       const wait = pauses[inARow - 1] ?? Duration.zero
       until = Math.max(until, nowMillis + Duration.toMillis(wait))

@@ -10,7 +10,7 @@
  * A body read as a whole is at most 64 MiB, before and after decompression; of an error page, 64 KiB are read.
  */
 import { NodeHttpClient } from "@effect/platform-node"
-import * as Undici from "@effect/platform-node/Undici"
+import { Agent } from "@effect/platform-node/Undici"
 import { Clock, Duration, Effect, Layer, Option, Result, Schema, type Scope, Stream } from "effect"
 import { Headers, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import * as Dns from "node:dns"
@@ -91,13 +91,7 @@ export const make = Effect.fnUntraced(function* (
   )
 
   const unavailable: UpstreamClient["unavailable"] = (reason, detail, more) =>
-    new UpstreamUnavailable({
-      platform,
-      reason,
-      detail,
-      ...(more?.status === undefined ? {} : { status: more.status }),
-      ...(more?.retryAfter === undefined ? {} : { retryAfter: more.retryAfter })
-    })
+    new UpstreamUnavailable({ platform, reason, detail, status: more?.status, retryAfter: more?.retryAfter })
 
   const broken = (error: HttpClientError.HttpClientError) => unavailable("connection", transportDetail(error))
 
@@ -156,7 +150,11 @@ export const make = Effect.fnUntraced(function* (
   ): Effect.fn.Return<HttpClientResponse.HttpClientResponse, UpstreamUnavailable, Scope.Scope> {
     let request = first
     for (let redirects = 0; ; redirects++) {
-      const response = yield* Effect.mapError(client.execute(request), broken)
+      const response = yield* client.execute(request).pipe(
+        Effect.mapError(broken),
+        // The traces of this service are none of the site's business.
+        Effect.provideService(HttpClient.TracerPropagationEnabled, false)
+      )
       if (!isRedirect(response.status)) {
         if (isRefusal(response.status)) return yield* yield* refusal(response)
         return response
@@ -222,7 +220,7 @@ export const layerPool = (options: PoolOptions = {}): Layer.Layer<HttpClient.Htt
         return yield* Effect.acquireRelease(
           Effect.sync(
             () =>
-              new Undici.Agent({
+              new Agent({
                 connections: perHost,
                 maxOrigins: Math.floor(total / perHost),
                 // A stream that is not read to its end is stopped by closing its connection: that frees the site's slot.

@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { interruptEverywhere } from "effect-resilience/testing"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import type { GameBatch } from "../../src/chess/domain/Game.ts"
 import * as Lichess from "../../src/chess/Lichess.ts"
+import * as Simulator from "../../src/chess/simulator/Simulator.ts"
 import { UpstreamTimeout, UpstreamUnavailable, UserNotFound } from "../../src/chess/UpstreamError.ts"
 import * as FakeSite from "../support/FakeSite.ts"
 import { lichessGame, lichessGameNumber, ndjson } from "../support/wireGames.ts"
@@ -289,6 +291,26 @@ describe("Lichess", () => {
       })
     )
 
+    it.effect("leaves no connection and no place behind, wherever it is interrupted", () =>
+      Effect.gen(function* () {
+        const site = FakeSite.make((asked) => {
+          if (!isExport(asked)) return usersReply(asked)
+          return asked.url.pathname.endsWith("/nobody") ? html : exportOf(ndjson([lichessGame()]))
+        })
+        const { games, state } = yield* lichess(site, { rateCapacity: 1000 })
+        const operations = yield* interruptEverywhere(
+          Effect.all([all(games(query)), Effect.flip(all(games({ ...query, user: "nobody" })))]),
+          Effect.gen(function* () {
+            // Gives back tokens, and turns to the fibers that were interrupted.
+            yield* TestClock.adjust("1 minute")
+            const { exports, lane } = yield* state
+            assert.deepStrictEqual([site.open(), exports.running, exports.waiting, lane.running], [0, 0, 0, 0])
+          })
+        )
+        assert.isAbove(operations, 20)
+      })
+    )
+
     it.effect("asks elsewhere what a 404 means", () =>
       Effect.gen(function* () {
         const site = FakeSite.make((asked) => (isExport(asked) ? html : usersReply(asked, ["gone_girl"])))
@@ -315,6 +337,103 @@ describe("Lichess", () => {
         assert.strictEqual((yield* Fiber.join(fiber)).games.length, 1)
         assert.strictEqual(site.maxOpen(), 1)
         assert.strictEqual(site.open(), 0)
+      })
+    )
+  })
+
+  describe("with the simulated site", () => {
+    const simulated = (simulator: Simulator.Simulator, options: Lichess.Options = {}) =>
+      Lichess.make(options).pipe(Effect.provideService(HttpClient.HttpClient, simulator.httpClient))
+
+    it.effect("reads every game of a user, in either order", () =>
+      Effect.gen(function* () {
+        const simulator = yield* Simulator.make({ oddities: 0.3 })
+        const { games, userStatus } = yield* simulated(simulator)
+        assert.strictEqual(yield* userStatus("Nadia-300"), "active")
+        const expected = (yield* simulator.games("nadia-300", "lichess")).map(({ endedAt, id, playedAt }) => ({
+          endedAt,
+          id,
+          playedAt
+        }))
+        for (const order of ["oldest-first", "newest-first"] as const) {
+          const found = yield* all(games({ user: "nadia-300", order }))
+          assert.deepStrictEqual(found.odd, [])
+          assert.deepStrictEqual(
+            found.games.map(({ endedAt, id, playedAt }) => ({ endedAt, id, playedAt })),
+            order === "oldest-first" ? expected : [...expected].reverse()
+          )
+        }
+        assert.deepStrictEqual((yield* simulator.requests).lichess.exports, { now: 0, max: 1 })
+      })
+    )
+
+    it.effect(
+      "reads the same through chunks cut anywhere, blank lines and CR LF, and skips what is too long or no game",
+      () =>
+        Effect.gen(function* () {
+          const simulator = yield* Simulator.make()
+          const { games } = yield* simulated(simulator)
+          const expected = yield* all(games({ user: "nadia-100", order: "oldest-first" }))
+          assert.strictEqual(expected.games.length, 100)
+          yield* simulator.lichess.inject({ kind: "split" })
+          yield* simulator.lichess.inject({ kind: "blank-lines" })
+          assert.deepStrictEqual(yield* all(games({ user: "nadia-100", order: "oldest-first" })), expected)
+          yield* simulator.lichess.inject({ kind: "odd-games", every: 20 })
+          yield* simulator.lichess.inject({ kind: "huge-game", after: 50 })
+          const odd = yield* all(games({ user: "nadia-100", order: "oldest-first" }))
+          assert.strictEqual(odd.games.length, 99)
+          assert.isTrue(odd.odd.some(({ reason }) => reason === "a line of over 1048576 bytes"))
+          assert.isAtLeast(odd.odd.length, 5)
+        })
+    )
+
+    for (const [kind, tag, reason] of [
+      ["cut-in-game", "UpstreamUnavailable", "connection"],
+      ["cut-between-games", "UpstreamUnavailable", "connection"],
+      ["stall", "UpstreamTimeout", undefined]
+    ] as const) {
+      it.effect(`keeps the games before a ${kind}, fails, and holds no slot of the site`, () =>
+        Effect.gen(function* () {
+          const simulator = yield* Simulator.make()
+          const { games } = yield* simulated(simulator)
+          yield* simulator.lichess.inject({ kind, after: 40 })
+          let count = 0
+          const fiber = yield* games({ user: "nadia-100", order: "newest-first" }).pipe(
+            Stream.runForEach((batch) => Effect.sync(() => (count += batch.games.length))),
+            Effect.flip,
+            Effect.forkChild
+          )
+          yield* TestClock.adjust("30 seconds")
+          const error = yield* Fiber.join(fiber)
+          assert.strictEqual(error._tag, tag)
+          if (error._tag === "UpstreamUnavailable") assert.strictEqual(error.reason, reason)
+          assert.strictEqual(count, 40)
+          assert.strictEqual((yield* simulator.requests).lichess.exports.now, 0)
+        })
+      )
+    }
+
+    it.effect("frees the slot of the site at once when a reader stops, so the next two can read", () =>
+      Effect.gen(function* () {
+        const simulator = yield* Simulator.make({ lichess: { gamesPerSecond: 20 } })
+        const { games } = yield* simulated(simulator)
+        const read = (user: string) => games({ user, order: "newest-first" })
+        const endless = yield* Effect.forkChild(Stream.runDrain(read("nadia-100000")))
+        const fiber = yield* Effect.forkChild(read("tadeo-100000").pipe(Stream.take(3), Stream.runDrain))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(fiber)
+        yield* Fiber.interrupt(endless)
+        assert.strictEqual((yield* simulator.requests).lichess.exports.now, 0)
+        const next = yield* Effect.forkChild(
+          Effect.all([all(read("nadia-10")), all(read("tadeo-10"))], { concurrency: 2 })
+        )
+        yield* TestClock.adjust("2 seconds")
+        const found = yield* Fiber.join(next)
+        assert.deepStrictEqual(
+          found.map(({ games }) => games.length),
+          [10, 10]
+        )
+        assert.isUndefined((yield* simulator.requests).lichess.byStatus[429])
       })
     )
   })
