@@ -173,7 +173,6 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
     const close = (circuit: Circuit, fiber: Fiber.Fiber<unknown, unknown>) => {
       circuit.phase = "Closed"
       circuit.failures = 0
-      circuit.successes = 0
       circuit.closedAt = nowMillisUnsafe(fiber)
       circuits.settle(circuit)
       publish({ key: circuit.key, from: "HalfOpen", to: "Closed" })

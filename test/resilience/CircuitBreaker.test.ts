@@ -15,7 +15,7 @@ import {
   Scheduler,
   Stream
 } from "effect"
-import { CircuitBreaker, Deadline, Timeout } from "effect-resilience"
+import { Bulkhead, CircuitBreaker, Deadline, RateLimiter, Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -179,6 +179,12 @@ describe("CircuitBreaker", () => {
         const inner = yield* opened()
         yield* outcome(good.pipe(inner.execute({ key }), breaker.execute({ key })))
         yield* outcome(good.pipe(Deadline.within(0), breaker.execute({ key })))
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const running = yield* Effect.forkChild(bulkhead.execute(Effect.never), { startImmediately: true })
+        yield* outcome(good.pipe(bulkhead.execute, breaker.execute({ key })))
+        yield* Fiber.interrupt(running)
+        const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 0.01, maxWait: 0 })
+        yield* repeat(2, good.pipe(limiter.execute, breaker.execute({ key })))
         assert.deepStrictEqual(yield* breaker.state(key), { _tag: "Closed", key, failures: 0 })
         const late = yield* Effect.never.pipe(
           Deadline.within(10),
