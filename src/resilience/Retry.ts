@@ -37,7 +37,7 @@ export interface Options<E, R = never> {
   readonly while?: ((error: E) => boolean) | undefined
   /** The longest `retryAfter` of an error that is waited for; one that asks for more ends the retries. Defaults to 1 minute. */
   readonly maxRetryAfter?: Duration.Input | undefined
-  /** Runs before each wait, to log or count. A defect in it is logged and does not touch the call. Defaults to nothing. */
+  /** Runs before each wait, to log or count. Should it die, that is logged and the call goes on. Defaults to nothing. */
   readonly onRetry?: ((failed: Failed<E>) => Effect.Effect<unknown, never, R>) | undefined
 }
 
@@ -149,14 +149,14 @@ export const exponential = (options: ExponentialOptions = {}): Schedule.Schedule
   )
 }
 
+// Whatever becomes of the hook, the call goes on. An interruption of the call itself does not come by here.
 const notified = <E, R>(
   onRetry: (failed: Failed<E>) => Effect.Effect<unknown, never, R>,
   failed: Failed<E>
 ): Effect.Effect<unknown, never, R> =>
-  Effect.catchCauseIf(
+  Effect.catchCause(
     Effect.suspend(() => onRetry(failed)),
-    (cause) => !Cause.hasInterrupts(cause),
-    (cause) => Effect.logWarning("onRetry died; the call goes on", cause)
+    (cause) => Effect.logWarning("onRetry ended abnormally; the call goes on", cause)
   )
 
 // The failure of a cause that is nothing but failures: beside a defect or an interruption no failure is retried.

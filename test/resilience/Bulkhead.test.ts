@@ -258,6 +258,16 @@ describe("Bulkhead", () => {
       })
     )
 
+    it.effect("waits without limit by default", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+        yield* Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+        yield* Effect.void.pipe(bulkhead.execute, Effect.forkChild(start))
+        yield* TestClock.adjust("1000 days")
+        assert.strictEqual((yield* bulkhead.state).waiting, 1)
+      })
+    )
+
     it.effect("never waits with a maxWait of zero", () =>
       Effect.gen(function* () {
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 3, maxWait: 0 })

@@ -361,6 +361,7 @@ describe("Retry", () => {
 
     it.effect.each([
       ["dies", () => Effect.die("hook")],
+      ["interrupts itself", () => Effect.interrupt],
       [
         "throws",
         (): Effect.Effect<void> => {

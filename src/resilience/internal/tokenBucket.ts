@@ -47,11 +47,10 @@ export class TokenBucket {
 
   /** The tokens there now: between 0 and the capacity. */
   tokens(now: number): number {
-    this.observe(now)
-    return Math.max(0, Math.min(this.options.capacity, this.level(now)))
+    return Math.max(0, Math.min(this.options.capacity, this.observe(now)))
   }
 
-  /** The tokens per second that come now: 0 during a pause is not said here, see `pausedMillis`. */
+  /** The tokens per second that come now, or when the pause ends. */
   ratePerSecond(now: number): number {
     this.observe(now)
     return this.rateAt(now)
@@ -65,8 +64,8 @@ export class TokenBucket {
 
   /** Takes `cost` tokens if they are there. */
   takeIfAvailable(now: number, cost: number): boolean {
-    this.observe(now)
-    if (now < this.pausedUntil || this.level(now) < cost - this.tolerance) return false
+    const level = this.observe(now)
+    if (now < this.pausedUntil || level < cost - this.tolerance) return false
     this.taken += cost
     // Before the sum is so large that a small cost would be rounded in it.
     if (this.taken > 1e6) this.anchor(now, this.level(now))
@@ -85,18 +84,16 @@ export class TokenBucket {
     const wait = Math.max(0, Math.ceil(Math.max(enoughAt, this.pausedUntil) - now))
     if (!Number.isSafeInteger(wait)) return Infinity
     // The formula and its inverse can round to different sides of a millisecond. The formula decides.
-    const enough = (millis: number) => now + millis >= this.pausedUntil && this.level(now + millis) >= needed
-    if (!enough(wait)) return wait + 1
-    return wait > 0 && enough(wait - 1) ? wait - 1 : wait
+    return now + wait >= this.pausedUntil && this.level(now + wait) >= needed ? wait : wait + 1
   }
 
   /** Gives nothing out for `pauseMillis`, and cuts the rate if the last cut is long enough ago. */
   throttle(now: number, pauseMillis: number): void {
-    this.observe(now)
+    const level = this.observe(now)
     const { capacity, cooldownMillis, factor, floorPerSecond } = this.options
     const cut = now >= this.pausedUntil && now >= this.cutAt + cooldownMillis
     const rate = this.rateAt(now)
-    this.anchor(now, Math.min(1, capacity, this.level(now)))
+    this.anchor(now, Math.min(1, capacity, level))
     if (cut) {
       this.cutAt = now
       this.rate = Math.min(rate, Math.max(floorPerSecond, rate * factor))
@@ -108,8 +105,8 @@ export class TokenBucket {
 
   // Moves everything along with a clock that was set back, as if no time had passed since it was last read: time that
   // is measured twice grants nothing, and what was to come is still as far away as before. And lets a full bucket start
-  // afresh, so that idle time is never saved up.
-  private observe(now: number): void {
+  // afresh, so that idle time is never saved up. Returns the level.
+  private observe(now: number): number {
     if (now < this.seenAt) {
       const back = this.seenAt - now
       this.anchorAt -= back
@@ -117,7 +114,10 @@ export class TokenBucket {
       this.cutAt -= back
     }
     this.seenAt = now
-    if (this.level(now) > this.options.capacity) this.anchor(now, this.options.capacity)
+    const level = this.level(now)
+    if (level <= this.options.capacity) return level
+    this.anchor(now, this.options.capacity)
+    return this.options.capacity
   }
 
   private anchor(now: number, tokens: number): void {
