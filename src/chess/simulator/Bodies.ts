@@ -173,7 +173,8 @@ function* lineSteps(options: StreamOptions): Steps {
     }
     if (sent >= drip) due = now + dripMillis
     if (due > now) now = yield { millis: due - now }
-    due += interval
+    // A reader that was slow gets at most a second's games at once.
+    due = Math.max(due, now - 1000) + interval
     if (sent === cutInGame) {
       yield Buffer.from(line.slice(0, Math.ceil(line.length / 2)))
       yield "reset"

@@ -59,12 +59,13 @@ const serve = <Endpoint extends string>(
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
     const body = yield* receive(incoming)
-    if (body === undefined) {
-      outgoing.writeHead(413).end()
+    const origin = `http://${incoming.headers.host ?? "localhost"}`
+    const target = incoming.url ?? "/"
+    if (body === undefined || !URL.canParse(target, origin)) {
+      outgoing.writeHead(body === undefined ? 413 : 400).end()
       return
     }
-    const origin = `http://${incoming.headers.host ?? "localhost"}`
-    const url = new URL(incoming.url ?? "/", origin)
+    const url = new URL(target, origin)
     const reply = yield* site.handle(
       {
         method: incoming.method ?? "GET",

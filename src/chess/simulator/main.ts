@@ -4,7 +4,8 @@
  * Prints one line of JSON with the base URLs to configure, then serves until it is stopped. `--help` lists the flags;
  * each can be given as a variable too. Names say which players exist: `nadia-200000` has 200,000 games (see `World`).
  */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Config, Console, Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Faults from "./Faults.ts"

@@ -233,6 +233,13 @@ describe("LichessSite", () => {
         assert.strictEqual(yield* open, 0)
         yield* Effect.scoped(exportGames(HttpClient.withScope(httpClient), "vera_quill"))
         assert.strictEqual(yield* open, 0)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const left = yield* exportGames(HttpClient.withScope(httpClient), "vera_quill")
+            yield* Stream.runDrain(Stream.take(left.stream, 1))
+            assert.strictEqual(yield* open, 0)
+          })
+        )
         const unread = yield* start
         assert.strictEqual(yield* open, 1)
         assert.strictEqual((yield* start).status, 429)
@@ -292,6 +299,23 @@ describe("LichessSite", () => {
         yield* TestClock.adjust("11560 millis")
         assert.strictEqual(received, 300)
         yield* Fiber.join(reader)
+      })
+    )
+
+    it.effect("lets a slow reader catch up by a second at most", () =>
+      Effect.gen(function* () {
+        const { httpClient } = yield* make({ lichess: { gamesPerSecond: 25 } })
+        const response = yield* exportGames(httpClient, "vera_quill")
+        let received = 0
+        const reader = yield* Effect.forkChild(
+          Stream.runForEach(response.stream, () => (received++ === 0 ? Effect.sleep("1 minute") : Effect.void)),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(received, 1 + 26)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(received, 1 + 51)
+        yield* Fiber.interrupt(reader)
       })
     )
 

@@ -110,6 +110,14 @@ describe("Sockets", () => {
       })
     )
 
+    it.effect("refuses what is not a request target", () =>
+      Effect.gen(function* () {
+        const { client, lichessBaseUrl } = yield* start()
+        assert.strictEqual((yield* get(client, `${lichessBaseUrl}//`)).status, 400)
+        assert.strictEqual((yield* get(client, `${lichessBaseUrl}/%ff/%00?%`)).status, 404)
+      })
+    )
+
     it.effect("refuses bodies over 64 KiB", () =>
       Effect.gen(function* () {
         const { client, lichessBaseUrl } = yield* start()
