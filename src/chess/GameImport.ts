@@ -20,7 +20,6 @@ import {
   Exit,
   Layer,
   Option,
-  Pull,
   Result,
   Schedule,
   Schema,
@@ -120,7 +119,7 @@ export interface Options {
   readonly maxPerOwner?: number | undefined
   /** How long after a complete import the same one is answered with it. Defaults to 5 minutes. */
   readonly recentFor?: Duration.Input | undefined
-  /** How many times in a row a site may fail without bringing anything. Defaults to 12. */
+  /** How many attempts in a row may fail without bringing anything. Defaults to 12. */
   readonly maxAttempts?: number | undefined
   /** The wait after the first such failure, doubled with each, give or take a fifth. Defaults to 2 seconds. */
   readonly retryDelay?: Duration.Input | undefined
@@ -149,12 +148,13 @@ export const make = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope
   const total = options.maxConcurrent ?? 2
   const recentFor = Duration.toMillis(options.recentFor ?? "5 minutes")
+  const maxAttempts = options.maxAttempts ?? 12
   const changeInterval = Duration.toMillis(options.changeInterval ?? "100 millis")
   const backoff = Retry.exponential({
     base: options.retryDelay ?? "2 seconds",
     maxDelay: options.maxRetryDelay ?? "5 minutes",
     jitter: "none",
-    times: (options.maxAttempts ?? 12) - 1
+    times: Infinity
   }).pipe(Schedule.jittered)
 
   // Every unfinished import, from the moment its row exists until its row is final.
@@ -301,20 +301,20 @@ export const make = Effect.fnUntraced(function* (
   const fetchGames = Effect.fn("GameImport.fetch")(function* (live: Live) {
     const attempt = algorithmOf(live)
     let step = yield* Schedule.toStep(backoff)
+    let fruitless = 0
     for (;;) {
       const before = live.advances
       const result = yield* Effect.result(attempt)
       if (Result.isSuccess(result)) return
       const error = result.failure
       if (error._tag === "UserNotFound") return yield* error
-      if (live.advances > before) step = yield* Schedule.toStep(backoff)
-      const next = yield* Pull.catchDone(
-        Effect.map(step(clock.currentTimeMillisUnsafe(), undefined), ([, delay]) => delay),
-        () => Effect.undefined
-      )
-      if (next === undefined) return yield* error
+      if (live.advances > before) {
+        step = yield* Schedule.toStep(backoff)
+        fruitless = 0
+      } else if (++fruitless >= maxAttempts) return yield* error
+      const [, next] = yield* Effect.orDie(step(clock.currentTimeMillisUnsafe(), undefined))
       const asked = error._tag === "SqlError" ? undefined : error.retryAfter
-      const delay = Duration.max(next, asked ?? Duration.zero)
+      const delay = Duration.millis(Math.ceil(Duration.toMillis(Duration.max(next, asked ?? Duration.zero))))
       yield* log(live, "Warn", "import.retry", "Import disturbed, going on after a wait", {
         reason: explain(error),
         delayMillis: Duration.toMillis(delay)

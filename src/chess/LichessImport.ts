@@ -43,6 +43,8 @@ export const make = (
   const readNewGames = Effect.gen(function* () {
     const lichess = yield* Lichess
     let position = yield* target.position
+    // Reading backwards from now on covers what is new.
+    newGamesRead = position.newest === null
     if (position.newest === null || position.oldest === null) return
     const overlapped = position.newest - (position.correspondence ? correspondenceOverlap : overlap)
     since ??= Math.max(earliest, position.oldest, overlapped)

@@ -155,8 +155,8 @@ describe("LichessImport", () => {
       { name: "as if it were complete", kind: "end-early" }
     ] as const)("loses no game when cut $name, at any place", ({ kind }) =>
       Effect.gen(function* () {
-        yield* inject({ kind, rate: 0.8 })
-        yield* inject({ kind, rate: 0.4, after: 150 })
+        yield* inject({ kind, rate: 0.5 })
+        yield* inject({ kind, after: 150, times: 5 })
         const done = yield* importGames()
         assert.strictEqual(done.imported, 3000)
         yield* checkSameGames

@@ -4,7 +4,9 @@
  * Everything is the real thing on the clock of the test; only sockets and disk are missing. The durable engine looks after
  * itself every few seconds, which makes days of virtual time slow: tests that need days take the engine in memory.
  */
-import { Context, Effect, Layer, Option, Schedule } from "effect"
+import { createHash } from "node:crypto"
+import { Context, type Duration, Effect, Layer, Option, Schedule } from "effect"
+import { WebCrypto } from "effect/crypto"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import type { SqlClient, SqlError } from "effect/sql"
 import { TestClock } from "effect/testing"
@@ -40,10 +42,17 @@ export const layerService = (
 > =>
   GameImport.layer(options).pipe(
     Layer.provide(engine),
-    Layer.provideMerge(Layer.mergeAll(GameStore.layer, ImportStore.layer)),
+    Layer.provideMerge(Layer.mergeAll(GameStore.layer, ImportStore.layer, WebCrypto.layer(promptCrypto))),
     Layer.provideMerge(Layer.mergeAll(Lichess.layer(), ChessCom.layer())),
     Layer.provide(Layer.effect(HttpClient.HttpClient, Effect.map(Sites, uncompressed)))
   )
+
+// The engine hashes with WebCrypto, on a thread, for an unknown part of the real time. This is the part of it that is used.
+const promptCrypto = {
+  getRandomValues: (array: Uint8Array<ArrayBuffer>) => crypto.getRandomValues(array),
+  randomUUID: () => crypto.randomUUID(),
+  subtle: { digest: (_: "SHA-256", data: Uint8Array) => Promise.resolve(createHash("sha256").update(data).digest()) }
+} as unknown as typeof crypto
 
 // Large bodies are decompressed on a thread, which takes real time and none of the test's.
 const uncompressed = (sites: Simulator.Simulator) =>
@@ -59,10 +68,20 @@ export const layerWorld = (simulator: Simulator.Options = {}, options: GameImpor
     Layer.orDie
   )
 
+/** Lets the time pass, for what has been started a moment ago too. */
+export const advance = (duration: Duration.Input) => Effect.andThen(settled, TestClock.adjust(duration))
+
+// The clock waits for what it wakes, but not for what has just been started: that takes some turns of the event loop.
+const settled = Effect.replicateEffect(
+  Effect.callback<void>((resume) => void setImmediate(() => resume(Effect.void))),
+  20,
+  { discard: true }
+)
+
 /** Lets the time pass until the user's import has ended, at most two days. */
 export const untilEnded = Effect.fnUntraced(function* (user: string, platform: Platform) {
   const imports = yield* GameImport.GameImport
-  return yield* TestClock.adjust("1 second").pipe(
+  return yield* advance("1 second").pipe(
     Effect.andThen(imports.progress(user, platform)),
     Effect.map(Option.getOrThrow),
     Effect.repeat({ until: (progress) => isFinal(progress.status), schedule: Schedule.recurs(172_800) })
