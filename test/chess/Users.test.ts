@@ -271,9 +271,20 @@ describe("Users", () => {
       return (yield* Clock.currentTimeMillis) - startedAt
     })
 
-    it.effect.each(["lichess", "chess.com"] as const)("one caller alone waits for the probe of %s", (platform) =>
+    it.effect.each([
+      ["lichess", "first"],
+      ["lichess", "second"],
+      ["chess.com", "first"],
+      ["chess.com", "second"]
+    ] as const)("of those who ask %s one alone waits for the %s probe", ([platform, probe]) =>
       Effect.gen(function* () {
         yield* openCircuit(platform)
+        if (probe === "second") {
+          const site = platform === "lichess" ? (yield* Sites).lichess : (yield* Sites).chessCom
+          yield* site.clear
+          yield* asTimePasses(validate("clara-7", platform))
+          yield* site.inject({ kind: "hang" })
+        }
         const users = Array.from({ length: 50 }, (_, index) => `bert${index}x-7`)
         const times = yield* asTimePasses(
           Effect.forEach(users, (user) => timed(validate(user, platform)), { concurrency: "unbounded" })
