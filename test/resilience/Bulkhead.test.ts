@@ -46,6 +46,24 @@ describe("Bulkhead", () => {
       })
     )
 
+    it.effect("says in every refusal how many calls there are at that moment", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+        const refused = Effect.map(Effect.flip(bulkhead.execute(Effect.void)), (error) => [
+          error.running,
+          error.waiting
+        ])
+        const fork = Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+        yield* fork
+        yield* fork
+        assert.deepStrictEqual(yield* refused, [1, 1])
+        assert.deepStrictEqual(yield* refused, [1, 1])
+        yield* bulkhead.resize(2)
+        yield* fork
+        assert.deepStrictEqual(yield* refused, [2, 1])
+      })
+    )
+
     it.effect("never waits by default", () =>
       Effect.gen(function* () {
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })

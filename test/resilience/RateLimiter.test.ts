@@ -336,6 +336,12 @@ describe("RateLimiter", () => {
         assert.strictEqual((yield* limiter.state).tokens, 7.5)
         const refused = yield* Effect.flip(limiter.costing(10).executeIfAvailable(Effect.void))
         assert.deepStrictEqual([refused.cost, Duration.toMillis(refused.retryAfter)], [10, 2500])
+
+        yield* limiter.throttled("1 minute")
+        for (const cost of [1, 0.5]) {
+          const paused = yield* Effect.flip(limiter.costing(cost).executeIfAvailable(Effect.void))
+          assert.deepStrictEqual([paused.cost, Duration.toMillis(paused.retryAfter)], [cost, 60_000])
+        }
       })
     )
 
@@ -567,6 +573,35 @@ describe("RateLimiter", () => {
         assert.strictEqual(yield* refusedFor(limiter), 1000)
         yield* TestClock.adjust("2 seconds")
         assert.strictEqual(yield* burst(limiter, 4), 2)
+      })
+    )
+
+    it.effect("waits a little longer after a timer that fired early, also at the limit of maxWait", () =>
+      Effect.gen(function* () {
+        const real = yield* Clock.Clock
+        const slept: Array<number> = []
+        let millis = 0.7
+        let fire = () => {}
+        const clock: Clock.Clock = {
+          ...real,
+          monotonicTimeNanosUnsafe: () => BigInt(Math.round(millis * 1e6)),
+          sleep: (duration) =>
+            Effect.callback((resume) => {
+              slept.push(Duration.toMillis(duration))
+              fire = () => resume(Effect.void)
+            })
+        }
+        yield* Effect.gen(function* () {
+          const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 8, maxWait: 125 })
+          yield* burst(limiter, 1)
+          const fiber = yield* limiter.execute(Effect.succeed("ok")).pipe(Effect.forkChild(start))
+          millis = 125.5
+          fire()
+          assert.deepStrictEqual(slept, [125, 1])
+          millis = 126.5
+          fire()
+          assert.strictEqual(yield* Fiber.join(fiber), "ok")
+        }).pipe(Effect.provideService(Clock.Clock, clock))
       })
     )
 
