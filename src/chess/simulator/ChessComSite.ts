@@ -85,7 +85,9 @@ export const make = (
     const first = timeline.firstFrom(Calendar.monthStart(year, month), count)
     const end = timeline.firstFrom(Calendar.monthStart(year, month + 1), count)
     // What a month holds follows from this, so its tag can be known without writing it.
-    const changes = context.hits.filter((hit) => gameKinds.has(hit.kind)).map(({ every, kind }) => `${kind}${every}`)
+    const changes = context.hits
+      .filter((hit) => Faults.isGameFault(hit.kind))
+      .map(({ every, kind }) => `${kind}${every}`)
     const version = `${world.seed}/${account.id}/${account.oddities}/${year}/${month}/${first}/${end}/${asPgn}/${changes.join()}`
     const tag = tagOf(request, context.hits, version)
     if (tag.matches) return notModified(tag.value)
@@ -127,8 +129,6 @@ export const make = (
 }
 
 type Answer = Site.Options<Endpoint>["answer"]
-
-const gameKinds: ReadonlySet<string> = new Set(Faults.gameFaults)
 
 const paths = /^(.*)\/pub\/player\/([^/]+?)(|\/games\/archives|\/games\/\d{4}\/\d{2}(?:\/pgn)?)\/?$/
 

@@ -53,7 +53,7 @@ export const bodyFaults = [
   "end-early",
   /** Nothing more comes after `after` games, and the connection stays open. */
   "stall",
-  /** After `after` games, each next one comes `delay` after the one before (20 s by default). */
+  /** After `after` games, each next one comes `delay` after the one before (20 s by default); in months, each 2,000 bytes. */
   "drip",
   /** Chunks end anywhere, also inside a character. */
   "split",
@@ -73,7 +73,7 @@ export type FaultKind = (typeof answerFaults)[number] | (typeof gameFaults)[numb
 /** A fault to inject. `Endpoint` names the calls of the site. */
 export interface Fault<Endpoint extends string> {
   readonly kind: FaultKind
-  /** The calls it can hit. Defaults to all. */
+  /** The calls it can hit. Defaults to all, and for faults in games or bodies to the calls that send such. */
   readonly endpoints?: ReadonlyArray<Endpoint> | undefined
   /** The users it can hit, in any case. Defaults to all; calls about several users are hit if one of them is named. */
   readonly users?: ReadonlyArray<string> | undefined
@@ -130,14 +130,18 @@ export interface Faults<Endpoint extends string> {
   }) => ReadonlyArray<Hit>
 }
 
-/** Creates an empty set of faults. */
-export const make = <Endpoint extends string>(seed: number): Faults<Endpoint> => {
+/** Creates an empty set of faults. `carriers` are the calls whose bodies and games can be faulty. */
+export const make = <Endpoint extends string>(
+  seed: number,
+  carriers: { readonly bodies: ReadonlyArray<Endpoint>; readonly games: ReadonlyArray<Endpoint> }
+): Faults<Endpoint> => {
   interface Active {
     readonly number: number
     readonly fault: Fault<Endpoint>
     readonly begins: number
     readonly ends: number
     readonly rate: number
+    readonly endpoints: ReadonlyArray<Endpoint> | undefined
     readonly users: ReadonlySet<string> | undefined
     left: number
   }
@@ -155,6 +159,9 @@ export const make = <Endpoint extends string>(seed: number): Faults<Endpoint> =>
           begins,
           ends: fault.for === undefined ? Number.POSITIVE_INFINITY : begins + Duration.toMillis(fault.for),
           rate: fault.rate ?? 1,
+          endpoints:
+            fault.endpoints ??
+            (isGameFault(fault.kind) ? carriers.games : isBodyFault(fault.kind) ? carriers.bodies : undefined),
           users: fault.users === undefined ? undefined : new Set(fault.users.map((user) => user.toLowerCase())),
           left: fault.times ?? Number.POSITIVE_INFINITY
         }
@@ -172,7 +179,7 @@ export const make = <Endpoint extends string>(seed: number): Faults<Endpoint> =>
           continue
         }
         if (nowMillis < entry.begins || entry.left <= 0) continue
-        if (fault.endpoints !== undefined && !fault.endpoints.includes(endpoint)) continue
+        if (entry.endpoints !== undefined && !entry.endpoints.includes(endpoint)) continue
         if (entry.users !== undefined && !users.some((user) => entry.users?.has(user))) continue
         const bits = Hash.combine(Hash.combine(seed, entry.number), number)
         if (Hash.unit(bits) >= entry.rate) continue
@@ -192,6 +199,16 @@ export const make = <Endpoint extends string>(seed: number): Faults<Endpoint> =>
     }
   }
 }
+
+const oneOf = (kinds: ReadonlyArray<FaultKind>): ((kind: FaultKind) => boolean) => {
+  const set = new Set(kinds)
+  return (kind) => set.has(kind)
+}
+
+/** Whether a fault is in the games of a body. */
+export const isGameFault = oneOf(gameFaults)
+
+const isBodyFault = oneOf(bodyFaults)
 
 const check = (fault: Fault<string>): void => {
   const { after = 0, every = 1, rate = 1, status = 503, times = 1 } = fault

@@ -149,7 +149,6 @@ class SimulatedResponse extends Inspectable.Class implements HttpClientResponse.
   }
 
   pipe() {
-    // oxlint-disable-next-line prefer-rest-params -- pipe takes what it is given
     return pipeArguments(this, arguments)
   }
 
@@ -168,20 +167,19 @@ const read = (
   onError: (cause: unknown) => HttpClientError.HttpClientError
 ): Stream.Stream<Uint8Array, HttpClientError.HttpClientError> => {
   if (body instanceof Uint8Array) return body.length === 0 ? Stream.empty : Stream.succeed(body)
-  const pull: Effect.Effect<readonly [Uint8Array | undefined, boolean], HttpClientError.HttpClientError> =
-    Effect.clockWith((clock) => {
-      const step = signal.aborted ? "reset" : body.next(clock.currentTimeMillisUnsafe())
-      if (step === "end") return Effect.succeed([undefined, false] as const)
-      if (step === "stall") return Effect.never
-      if (step === "reset") {
-        body.close()
-        return Effect.fail(onError(failure("UND_ERR_SOCKET", "other side closed")))
-      }
-      if (step instanceof Uint8Array) return Effect.succeed([step, true] as const)
-      return step.millis > 0 ? Effect.andThen(Effect.sleep(step.millis), pull) : pull
-    })
+  const pull: Effect.Effect<Uint8Array | undefined, HttpClientError.HttpClientError> = Effect.clockWith((clock) => {
+    const step = signal.aborted ? "reset" : body.next(clock.currentTimeMillisUnsafe())
+    if (step === "end") return Effect.undefined
+    if (step === "stall") return Effect.never
+    if (step === "reset") {
+      body.close()
+      return Effect.fail(onError(failure("UND_ERR_SOCKET", "other side closed")))
+    }
+    if (step instanceof Uint8Array) return Effect.succeed(step)
+    return step.millis > 0 ? Effect.andThen(Effect.sleep(step.millis), pull) : pull
+  })
   return Stream.unfold(true, () =>
-    Effect.map(pull, ([chunk]) => {
+    Effect.map(pull, (chunk) => {
       if (chunk !== undefined) return [chunk, true] as const
       body.close()
       return undefined

@@ -92,14 +92,17 @@ export const make = (options: Options = {}): Effect.Effect<Simulator> =>
     const lichess = LichessSite.make(
       world,
       lichessGames,
-      Faults.make(Hash.combine(seed, 3)),
+      Faults.make<LichessSite.Endpoint>(Hash.combine(seed, 3), { bodies: ["games"], games: ["games"] }),
       offset,
       options.lichess ?? {}
     )
     const chessCom = ChessComSite.make(
       world,
       chessComGames,
-      Faults.make(Hash.combine(seed, 4)),
+      Faults.make<ChessComSite.Endpoint>(Hash.combine(seed, 4), {
+        bodies: ["player", "archives", "month"],
+        games: ["month"]
+      }),
       offset,
       options.chessCom ?? {}
     )

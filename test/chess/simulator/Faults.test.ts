@@ -62,6 +62,21 @@ describe("Faults", () => {
       })
     )
 
+    it.effect("keeps faults in games and bodies for the calls that send such", () =>
+      Effect.gen(function* () {
+        const { httpClient, lichess: site } = yield* make()
+        yield* site.inject({ kind: "end-early", after: 3, times: 1 })
+        yield* site.inject({ kind: "missing-games", times: 1, every: 2 })
+        yield* Effect.flatMap(get(httpClient, `${lichess}/api/user/vera`), ({ text }) => text)
+        const length = Effect.map(
+          Effect.flatMap(exportGames(httpClient, "vera"), ({ text }) => text),
+          (text) => text.trimEnd().split("\n").length
+        )
+        assert.strictEqual(yield* length, 3)
+        assert.strictEqual(yield* length, 40)
+      })
+    )
+
     it.effect("hits about its rate, the same requests each time", () =>
       Effect.gen(function* () {
         const hits = Effect.gen(function* () {
