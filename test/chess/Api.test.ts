@@ -16,6 +16,7 @@ import {
   Scope,
   Stream
 } from "effect"
+import type { CircuitBreaker } from "effect-resilience"
 import { HttpClient, HttpClientRequest, HttpServer } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { SqlError } from "effect/sql"
@@ -61,25 +62,25 @@ const userStatus = (platform: Platform) => (user: string) => {
   }
 }
 
-const upstreamState = (key: string) => ({
-  circuit: { _tag: "Open", key, failures: 5, retryAfter: Duration.millis(41_200), openings: 1 } as const,
+const upstreamState = (circuit: CircuitBreaker.State) => ({
+  circuit,
   limiter: { tokens: 8.456, refillPerSecond: 4, waiting: 2, pausedFor: Duration.zero },
   lane: { maxConcurrent: 1, running: 1, waiting: 3 },
   exports: { maxConcurrent: 2, running: 0, waiting: 0 }
 })
 
+// The circuit of Lichess, for the test that looks at it.
+const circuits: { lichess: CircuitBreaker.State } = { lichess: { _tag: "Closed", key: "lichess", failures: 0 } }
+
 const lichess = Layer.mock(Lichess, {
   userStatus: userStatus("lichess"),
-  state: Effect.succeed(upstreamState("lichess")),
+  state: Effect.sync(() => upstreamState(circuits.lichess)),
   transitions: Stream.empty
 })
 
 const chessCom = Layer.mock(ChessCom, {
   userStatus: userStatus("chess.com"),
-  state: Effect.succeed({
-    ...upstreamState("chess.com"),
-    circuit: { _tag: "Closed", key: "chess.com", failures: 2 } as const
-  }),
+  state: Effect.succeed(upstreamState({ _tag: "Closed", key: "chess.com", failures: 2 })),
   transitions: Stream.empty
 })
 
@@ -656,9 +657,21 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
   })
 
   describe("api-client-stats", () => {
-    it.effect("has the fields of the specification and more", () =>
+    it.effect.each<readonly [CircuitBreaker.State, string]>([
+      [{ _tag: "Closed", key: "lichess", failures: 0 }, "closed (failures: 0)"],
+      [
+        { _tag: "Open", key: "lichess", failures: 5, retryAfter: Duration.millis(41_200), openings: 1 },
+        "open (retry in 42 s)"
+      ],
+      [
+        { _tag: "HalfOpen", key: "lichess", failures: 5, successes: 1, probing: false, openings: 1 },
+        "half-open (successes: 1)"
+      ]
+    ])("has the fields of the specification and more, and tells how a circuit stands", ([circuit, text]) =>
       Effect.gen(function* () {
+        circuits.lichess = circuit
         const { body, status } = yield* json(HttpClientRequest.get("/api/v1/api-client-stats"))
+        circuits.lichess = { _tag: "Closed", key: "lichess", failures: 0 }
         assert.strictEqual(status, 200)
         const { stats, success, timestamp } = yield* Schema.decodeUnknownEffect(
           Schema.Struct({
@@ -670,7 +683,7 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
         assert.isTrue(success && timestamp !== "")
         assert.containsSubset(stats, {
           pending_requests: 0,
-          lichess_circuit: "open (retry in 42 s)",
+          lichess_circuit: text,
           chesscom_circuit: "closed (failures: 2)",
           lichess_tokens: 8.46,
           chesscom_tokens: 8.46,
