@@ -179,7 +179,7 @@ export const make = Effect.fnUntraced(function* (
       }),
       Stream.filter((batch) => batch.games.length > 0 || batch.odd.length > 0),
       Stream.tap(() => report(Exit.void)),
-      Stream.onEnd(report(Exit.void)),
+      Stream.onEnd(Effect.suspend(() => report(Exit.void))),
       Stream.tapError((error) => report(Exit.fail(error)))
     )
   }
@@ -190,7 +190,7 @@ export const make = Effect.fnUntraced(function* (
         yield* holdPlace(exports).pipe(
           Effect.catchTag("BulkheadFull", () => client.unavailable("overloaded", "too many exports are waiting"))
         )
-        const answer = yield* upstream.open(yield* oneAtATime(request(query)))
+        const answer = yield* upstream.open(yield* keepingOpen(request(query)))
         if (answer.status === 200) return body(answer)
         return yield* answer.status === 404
           ? notFound(query.user)
@@ -250,16 +250,11 @@ const holdPlace = Effect.fnUntraced(function* (bulkhead: Bulkhead.Bulkhead) {
   yield* Deferred.await(admitted)
 })
 
-// What an attempt opens stays open as long as the surrounding scope, but no longer than until the next attempt: a failed
-// or abandoned one holds no connection while another is tried.
-const oneAtATime = <A, E, R>(attempt: Effect.Effect<A, E, R>) =>
-  Effect.map(Effect.scope, (outer) => {
-    let current: Scope.Closeable | undefined
-    const open = Effect.fnUntraced(function* () {
-      if (current !== undefined) yield* Scope.close(current, Exit.void)
-      const scope = yield* Scope.fork(outer)
-      current = scope
-      return yield* Effect.onError(Scope.provide(attempt, scope), (cause) => Scope.close(scope, Exit.failCause(cause)))
-    })
-    return Effect.suspend(open)
-  })
+// What an attempt opens stays open as long as the surrounding scope, unless the attempt fails: while another is tried, it
+// holds no connection.
+const keepingOpen = <A, E, R>(attempt: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.scope, (outer) =>
+    Effect.flatMap(Scope.fork(outer), (scope) =>
+      Effect.onError(Scope.provide(attempt, scope), (cause) => Scope.close(scope, Exit.failCause(cause)))
+    )
+  )

@@ -9,7 +9,7 @@
  *
  * A body read as a whole is at most 64 MiB, before and after decompression; of an error page, 64 KiB are read.
  */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Agent } from "@effect/platform-node/Undici"
 import { Clock, Duration, Effect, Layer, Option, Result, Schema, type Scope, Stream } from "effect"
 import { Headers, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"

@@ -77,7 +77,7 @@ describe("ChessCom", () => {
           const error = yield* Effect.flip(userStatus("ada_rook"))
           assert.isTrue(error instanceof UpstreamUnavailable && error.reason === reason)
           assert.strictEqual((yield* state).circuit.failures, failures)
-          assert.strictEqual(site.open(), 0)
+          assert.deepStrictEqual([site.asked.length, site.open()], [1, 0])
         })
       )
     }

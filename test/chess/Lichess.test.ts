@@ -333,7 +333,11 @@ describe("Lichess", () => {
         )
         const { games } = yield* lichess(site, { retryDelays: ["1 second", "1 second"] })
         const fiber = yield* Effect.forkChild(all(games(query)))
-        yield* TestClock.adjust("2 seconds")
+        for (const asked of [1, 2]) {
+          yield* TestClock.adjust("999 millis")
+          assert.deepStrictEqual([site.asked.length, site.open()], [asked, 0])
+          yield* TestClock.adjust("1 millis")
+        }
         assert.strictEqual((yield* Fiber.join(fiber)).games.length, 1)
         assert.strictEqual(site.maxOpen(), 1)
         assert.strictEqual(site.open(), 0)
@@ -463,18 +467,29 @@ describe("Lichess", () => {
       })
     )
 
-    it.effect("waits for as long as a 429 says if that is longer", () =>
-      Effect.gen(function* () {
-        const site = FakeSite.make(() => ({
-          status: 429,
-          headers: json,
-          body: '{"error":"Too many requests. Try again later.","ratelimit":{"key":"user.show.ip","seconds":3600}}'
-        }))
-        const { userStatus } = yield* lichess(site)
-        const error = yield* Effect.flip(userStatus("ada_rook"))
-        assert.deepStrictEqual(error.retryAfter, Duration.hours(1))
-      })
-    )
+    for (const [header, seconds, expected] of [
+      [undefined, 3600, 3600],
+      ["7200", 3600, 7200],
+      ["100", 3600, 3600],
+      ["100", undefined, 100],
+      ["10", 20, 60],
+      ["soon", undefined, 60]
+    ] as const) {
+      it.effect(`pauses for ${expected} s on a 429 with Retry-After ${header} and a limit of ${seconds} s`, () =>
+        Effect.gen(function* () {
+          const ratelimit = seconds === undefined ? {} : { ratelimit: { key: "user.show.ip", seconds } }
+          const site = FakeSite.make(() => ({
+            status: 429,
+            headers: header === undefined ? json : { ...json, "retry-after": header },
+            body: JSON.stringify({ error: "Too many requests. Try again later.", ...ratelimit })
+          }))
+          const { state, userStatus } = yield* lichess(site)
+          const error = yield* Effect.flip(userStatus("ada_rook"))
+          assert.deepStrictEqual(error.retryAfter, Duration.seconds(expected))
+          assert.deepStrictEqual((yield* state).limiter.pausedFor, Duration.seconds(expected))
+        })
+      )
+    }
 
     it.effect("opens the circuit for 15 minutes on a 403", () =>
       Effect.gen(function* () {
@@ -502,7 +517,7 @@ describe("Lichess", () => {
         const { games, state } = yield* lichess(site, { circuitFailures: 3 })
         const attempt = Effect.gen(function* () {
           const fiber = yield* Effect.forkChild(Effect.exit(all(games(query))))
-          yield* TestClock.adjust("30 seconds")
+          yield* Effect.repeat(TestClock.adjust("1 second"), { times: 30 })
           return yield* Fiber.join(fiber)
         })
         yield* attempt
@@ -511,6 +526,13 @@ describe("Lichess", () => {
         reply = exportOf(ndjson([lichessGame()]))
         yield* attempt
         assert.strictEqual((yield* state).circuit.failures, 0)
+        reply = exportOf(Stream.concat(Stream.succeed(bytes(ndjson([lichessGame()]))), Stream.never))
+        yield* attempt
+        assert.strictEqual((yield* state).circuit.failures, 1)
+        yield* attempt
+        assert.strictEqual((yield* state).circuit.failures, 1)
+        reply = exportOf(ndjson([lichessGame()]))
+        yield* attempt
         reply = exportOf(Stream.never)
         yield* attempt
         yield* attempt

@@ -110,13 +110,20 @@ describe("Upstream", () => {
     it.effect("refuses at once while the circuit is open, and says for how long", () =>
       Effect.gen(function* () {
         const count = { calls: 0 }
-        const upstream = yield* Upstream.make("lichess", { retryDelays: [] })
-        for (let n = 0; n < 5; n++) yield* Effect.flip(upstream.call(failing(unavailable("connection"), count)))
-        yield* TestClock.adjust("15 seconds")
-        const refused = yield* Effect.flip(upstream.call(failing(unavailable("connection"), count)))
-        assert.isTrue(refused instanceof UpstreamUnavailable && refused.reason === "circuit-open")
-        assert.deepStrictEqual(refused.retryAfter, Duration.seconds(45))
-        assert.strictEqual(count.calls, 5)
+        const upstream = yield* Upstream.make("lichess", { circuitFailures: 4 })
+        const fiber = yield* Effect.forkChild(Effect.flip(upstream.call(failing(unavailable("connection"), count))))
+        yield* TestClock.adjust("3500 millis")
+        yield* Fiber.join(fiber)
+        for (const [wait, left] of [
+          [15, 45],
+          [43, 2]
+        ] as const) {
+          yield* TestClock.adjust(Duration.seconds(wait))
+          const refused = yield* Effect.flip(upstream.call(failing(unavailable("connection"), count)))
+          assert.isTrue(refused instanceof UpstreamUnavailable && refused.reason === "circuit-open")
+          assert.deepStrictEqual(refused.retryAfter, Duration.seconds(left))
+        }
+        assert.strictEqual(count.calls, 4)
       })
     )
 
@@ -152,6 +159,21 @@ describe("Upstream", () => {
           yield* upstream.call(Effect.void)
         }
         assert.deepStrictEqual(waits, [60, 120, 300])
+      })
+    )
+
+    it.effect("begins with the shortest pause again after an answer", () =>
+      Effect.gen(function* () {
+        const upstream = yield* Upstream.make("lichess", { pauses: ["30 seconds", "1 minute"] })
+        const refused = Effect.fail(unavailable("rate-limited", { status: 429 }))
+        for (const seconds of [30, 60, 60]) {
+          const error = yield* Effect.flip(upstream.call(refused))
+          assert.deepStrictEqual(error.retryAfter, Duration.seconds(seconds))
+          yield* TestClock.adjust("61 seconds")
+        }
+        yield* upstream.call(Effect.void)
+        const error = yield* Effect.flip(upstream.call(refused))
+        assert.deepStrictEqual(error.retryAfter, Duration.seconds(30))
       })
     )
 
