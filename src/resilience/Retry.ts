@@ -49,8 +49,14 @@ export const CurrentAttempt = Context.Reference<number>("effect-resilience/Retry
   defaultValue: () => 1
 })
 
-/** Creates a retry. Annotate the parameter of `while` with the errors it knows, or use `retry`, which infers them. */
-export const make = <E = unknown, R = never>(options: Options<E, R>): Retry<E, R> => {
+/**
+ * Creates a retry of all errors, or of those `while` admits: annotate its parameter with the errors it knows, or use
+ * `retry`, which infers them.
+ */
+export const make: {
+  <R = never>(options: Options<unknown, R> & { readonly while?: undefined }): Retry<unknown, R>
+  <E, R = never>(options: Options<E, R>): Retry<E, R>
+} = <E, R>(options: Options<E, R>): Retry<E, R> => {
   const maxRetryAfter = Duration.toMillis(options.maxRetryAfter ?? "1 minute")
   if (!(maxRetryAfter >= 0)) throw invalid("maxRetryAfter", "zero or more", maxRetryAfter)
   return {

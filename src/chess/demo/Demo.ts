@@ -187,7 +187,7 @@ const outage = Effect.gen(function* () {
   const started = yield* Clock.currentTimeMillis
   const elapsed = Effect.map(Clock.currentTimeMillis, (now) => now - started)
   const circuit = Effect.map(api.users.stats(), ({ stats }) => stats.lichess_circuit)
-  yield* Effect.asVoid(simulator.lichess.inject({ kind: "unavailable", for: `${outageMillis} millis` }))
+  yield* simulator.lichess.inject({ kind: "unavailable", for: `${outageMillis} millis` })
   const failedBefore = yield* failures
 
   const moments: Array<Moment> = []
