@@ -32,9 +32,6 @@ export const maxPageSize = 500
 /** The games on one page when the request does not say. */
 export const defaultPageSize = 50
 
-/** The event streams that are open at the same time. */
-export const maxEventStreams = 1_000
-
 /** The largest request body that is read. */
 export const maxBodyBytes = 64 * 1024
 

@@ -3,19 +3,12 @@
  *
  * A failing database is nothing a caller can act on, so it becomes a defect: the server logs it and answers 500.
  */
-import { Clock, DateTime, Duration, Effect, Layer, Option, Schedule, Schema, Stream } from "effect"
+import { Clock, Context, DateTime, Duration, Effect, Layer, Option, Schedule, Schema, Stream } from "effect"
 import type { CircuitBreaker } from "effect-resilience"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { SqlError } from "effect/sql"
-import {
-  Api,
-  Caller,
-  defaultImportLimit,
-  defaultPageSize,
-  ImportProgress as ProgressBody,
-  maxEventStreams
-} from "./Api.ts"
+import { Api, Caller, defaultImportLimit, defaultPageSize, ImportProgress as ProgressBody } from "./Api.ts"
 import * as ApiError from "./ApiError.ts"
 import { ChessCom } from "./ChessCom.ts"
 import type { Game, Player } from "./domain/Game.ts"
@@ -27,6 +20,11 @@ import { GameStore } from "./GameStore.ts"
 import { Lichess } from "./Lichess.ts"
 import type { UpstreamError } from "./UpstreamError.ts"
 import { Users } from "./Users.ts"
+
+/** The event streams that may be open at the same time. Defaults to 1,000. */
+export const MaxEventStreams = Context.Reference<number>("effect-resilience/chess/Handlers/MaxEventStreams", {
+  defaultValue: () => 1_000
+})
 
 /** `users`: validation and the state of the clients. */
 export const users = HttpApiBuilder.group(
@@ -83,6 +81,7 @@ export const imports = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const imports = yield* GameImport
     const drain = yield* Drain
+    const maxEventStreams = yield* MaxEventStreams
     const streams = { open: 0 }
 
     const known = (

@@ -7,6 +7,7 @@ import * as ChessCom from "./ChessCom.ts"
 import * as Drain from "./Drain.ts"
 import * as GameImport from "./GameImport.ts"
 import * as GameStore from "./GameStore.ts"
+import { MaxEventStreams } from "./Handlers.ts"
 import * as ImportStore from "./ImportStore.ts"
 import * as Lichess from "./Lichess.ts"
 import * as Server from "./Server.ts"
@@ -95,7 +96,11 @@ export const layer = (settings: Settings.Settings) =>
     port: settings.port,
     // The rest of the time is for the imports to stop.
     shutdownTimeout: Duration.times(settings.shutdownTimeout, 0.8)
-  }).pipe(Layer.provide(parts(settings)), Layer.provide(pool(settings)))
+  }).pipe(
+    Layer.provide(parts(settings)),
+    Layer.provide(pool(settings)),
+    Layer.provide(Layer.succeed(MaxEventStreams, settings.maxEventStreams))
+  )
 
 /** How the log is written. */
 export const log = (settings: Settings.Settings) =>

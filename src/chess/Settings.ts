@@ -37,6 +37,13 @@ export const variables = {
     "API_KEYS",
     "Who may ask with which rights: `key:user:tier` entries, separated by commas, tier `free` or `premium`. Without it, everyone is an anonymous free user."
   ),
+  maxEventStreams: integer(
+    "MAX_EVENT_STREAMS",
+    1_000,
+    1,
+    100_000,
+    "Event streams that may be open at the same time; the next one is refused with 503."
+  ),
   logLevel: oneOf<LogLevel.LogLevel>(
     "LOG_LEVEL",
     "Info",

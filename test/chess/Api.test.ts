@@ -29,12 +29,15 @@ import * as Drain from "../../src/chess/Drain.ts"
 import { GameImport, type ImportProgress } from "../../src/chess/GameImport.ts"
 import { GameStore, InvalidCursor } from "../../src/chess/GameStore.ts"
 import { ImportQueueFull, TooManyImports } from "../../src/chess/ImportSlots.ts"
+import { MaxEventStreams } from "../../src/chess/Handlers.ts"
 import { Lichess } from "../../src/chess/Lichess.ts"
 import * as Server from "../../src/chess/Server.ts"
 import { UpstreamTimeout, UpstreamUnavailable } from "../../src/chess/UpstreamError.ts"
 import * as Users from "../../src/chess/Users.ts"
 
-// Each name makes the doubles of the services answer in its own way.
+// Each name makes the doubles of the services answer in its own way. The site is asked for `waits`, and answers when told.
+const asked = Deferred.makeUnsafe<void>()
+const answered = Deferred.makeUnsafe<void>()
 
 const unavailable = (platform: Platform, reason: UpstreamUnavailable["reason"], retryAfter?: Duration.Duration) =>
   Effect.fail(new UpstreamUnavailable({ platform, reason, detail: "secret detail of the site", retryAfter }))
@@ -55,6 +58,10 @@ const userStatus = (platform: Platform) => (user: string) => {
       return unavailable(platform, "status")
     case "late":
       return Effect.fail(new UpstreamTimeout({ platform, after: Duration.seconds(5), retryAfter: Duration.seconds(2) }))
+    case "waits":
+      return Effect.as(Effect.andThen(Deferred.succeed(asked, undefined), Deferred.await(answered)), "active" as const)
+    case "forever":
+      return Effect.never
     case "bug":
       return Effect.die(new Error("secret of the server"))
     default:
@@ -218,11 +225,12 @@ const services = Layer.mergeAll(
   Drain.layer
 )
 
-const server = Server.layerNoDeps.pipe(
+const serverWithLog = Server.layerNoDeps.pipe(
   Layer.provideMerge(services),
-  Layer.provideMerge(NodeHttpServer.layerTest),
-  Layer.provide(Logger.layer([]))
+  Layer.provideMerge(NodeHttpServer.layerTest)
 )
+
+const server = serverWithLog.pipe(Layer.provide(Logger.layer([])))
 
 const ErrorBody = Schema.Struct({
   error: Schema.String,
@@ -807,19 +815,79 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
 })
 
 describe("Server", () => {
+  const portOf = Effect.map(HttpServer.HttpServer, ({ address }) =>
+    address._tag === "UnixPathAddress" ? 0 : address.port
+  )
+
   it.live("ends event streams, finishes what is in flight and takes nothing new when it stops", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const context = yield* Layer.buildWithScope(Layer.fresh(server), scope)
       const client = yield* Effect.provide(HttpApiClient.make(Api), context)
+      const port = yield* Effect.provide(portOf, context)
       const events = yield* client.imports.events({ params: { user: "endless", platform: "lichess" } })
       const following = yield* Effect.forkChild(Stream.runCount(events), { startImmediately: true })
-      yield* Effect.sleep("50 millis")
-      const closing = yield* Effect.timed(Scope.close(scope, Exit.void))
-      assert.isBelow(Duration.toMillis(closing[0]), 2_000)
+
+      // A connection that the client would keep.
+      const agent = new http.Agent({ keepAlive: true })
+      const inFlight = yield* Effect.forkChild(
+        Effect.callback<http.IncomingMessage>((resume) => {
+          const headers = { "content-type": "application/json" }
+          http
+            .request({ port, agent, path: "/api/v1/validate-user", method: "POST", headers }, (response) =>
+              resume(Effect.succeed(response.resume()))
+            )
+            .end('{"user_id":"waits","platform":"lichess"}')
+        }),
+        { startImmediately: true }
+      )
+      yield* Deferred.await(asked)
+      const closing = yield* Effect.forkChild(Effect.timed(Scope.close(scope, Exit.void)), { startImmediately: true })
       assert.strictEqual(yield* Fiber.join(following), 1)
-      const refused = yield* Effect.flip(client.health.check())
-      assert.strictEqual(refused._tag, "HttpClientError")
+      yield* Deferred.succeed(answered, undefined)
+      const response = yield* Fiber.join(inFlight)
+      assert.deepStrictEqual([response.statusCode, response.headers.connection], [200, "close"])
+      assert.isBelow(Duration.toMillis((yield* Fiber.join(closing))[0]), 2_000)
+      assert.strictEqual((yield* Effect.flip(client.health.check()))._tag, "HttpClientError")
     })
+  )
+
+  it.live("interrupts a request whose client goes away, and logs it without an error", () => {
+    const lines: Array<string> = []
+    const logger = Logger.map(Logger.formatLogFmt, (line) => void lines.push(line))
+    return Effect.gen(function* () {
+      const client = yield* HttpApiClient.make(Api)
+      yield* client.users
+        .validate({ payload: { user_id: "forever", platform: "lichess" } })
+        .pipe(Effect.timeoutOption("50 millis"))
+      yield* Effect.suspend(() => (lines.length > 0 ? Effect.void : Effect.fail("nothing logged"))).pipe(
+        Effect.retry({ times: 500, schedule: Schedule.spaced("10 millis") })
+      )
+      assert.lengthOf(lines, 1)
+      assert.match(lines[0] ?? "", /level=INFO .*event=http\.request .*status=499/)
+    }).pipe(Effect.provide(Layer.provide(Layer.fresh(serverWithLog), Logger.layer([logger]))))
+  })
+
+  it.live("opens as many event streams as allowed, and again as many when they have ended", () =>
+    Effect.gen(function* () {
+      const client = yield* HttpApiClient.make(Api)
+      const follow = Effect.flatMap(
+        client.imports.events({ params: { user: "endless", platform: "lichess" } }),
+        (events) => Stream.runHead(events)
+      )
+      const events = yield* client.imports.events({ params: { user: "endless", platform: "lichess" } })
+      const started = yield* Deferred.make<void>()
+      const following = yield* events.pipe(
+        Stream.tap(() => Deferred.succeed(started, undefined)),
+        Stream.runDrain,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Deferred.await(started)
+      const refused = yield* Effect.flip(follow)
+      assert.strictEqual(refused._tag, "Unavailable")
+      assert.containsSubset(refused, { code: "TOO_MANY_EVENT_STREAMS", retryAfter: Duration.seconds(10) })
+      yield* Fiber.interrupt(following)
+      yield* Effect.retry(follow, { times: 500, schedule: Schedule.spaced("10 millis") })
+    }).pipe(Effect.provide(Layer.provide(Layer.fresh(server), Layer.succeed(MaxEventStreams, 1))))
   )
 })

@@ -14,6 +14,7 @@ describe("Settings", () => {
           host: "127.0.0.1",
           port: 8080,
           apiKeys: [],
+          maxEventStreams: 1_000,
           logLevel: "Info",
           logFormat: "json",
           shutdownTimeout: Duration.seconds(30),
