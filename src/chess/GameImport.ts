@@ -149,6 +149,9 @@ export const make = Effect.fnUntraced(function* (
   const total = options.maxConcurrent ?? 2
   const recentFor = Duration.toMillis(options.recentFor ?? "5 minutes")
   const maxAttempts = options.maxAttempts ?? 12
+  if (!Number.isInteger(maxAttempts) || maxAttempts < 1) {
+    throw new RangeError(`GameImport: maxAttempts must be an integer >= 1, got ${maxAttempts}`)
+  }
   const changeInterval = Duration.toMillis(options.changeInterval ?? "100 millis")
   const backoff = Retry.exponential({
     base: options.retryDelay ?? "2 seconds",

@@ -108,7 +108,8 @@ export const collect = Effect.fnUntraced(function* <P, E, R>(
     for (const line of batch.odd) odd.push(line)
     return worthStoring() ? Effect.map(store, mayGoOn) : Effect.sync(mayGoOn)
   })
-  const storeRegularly = Effect.forever(Effect.delay(store, maxWait))
+  // Ends when the limit is reached, even if the stream brings nothing any more.
+  const storeRegularly = Effect.repeat(Effect.delay(store, maxWait), { while: mayGoOn })
 
   yield* Effect.raceFirst(receive, storeRegularly).pipe(
     // The games that came are good, whatever ended the stream.

@@ -113,7 +113,7 @@ export const make = (
         options
       )
       const full = received >= max
-      if (full || slack === 0) slack = Math.max(edgeGames, full && inserted === 0 ? slack * 2 : slack)
+      slack = Math.max(edgeGames, full && inserted === 0 ? slack * 2 : slack)
       if (inserted > 0) fruitless = 0
       else if (!full && ++fruitless === confirmations) {
         position = { ...position, reachedStart: true }
