@@ -78,8 +78,6 @@ export const make = Effect.fnUntraced(function* (
   })
   const upstream = yield* Upstream.make("chess.com", {
     ...options,
-    // A month is one body of up to some megabytes.
-    attemptTimeout: options.attemptTimeout ?? "30 seconds",
     pauses: options.pauses ?? ["30 seconds", "60 seconds", "120 seconds", "300 seconds"]
   })
   const gone = new Set<string>()
@@ -120,7 +118,9 @@ export const make = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       // Another case of letters would be answered with a redirect.
       const path = `/player/${encodeURIComponent(user.toLowerCase())}${rest}`
-      return gone.has(path) ? Effect.succeed(missing) : upstream.call(attempt(path, decode, etag))
+      if (gone.has(path)) return Effect.succeed(missing)
+      // A profile is a few hundred bytes, a month up to some megabytes.
+      return (rest === "" ? upstream.call : upstream.download)(attempt(path, decode, etag))
     })
 
   const userNotFound = (user: string) => new UserNotFound({ platform: "chess.com", user })

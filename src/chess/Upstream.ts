@@ -17,6 +17,8 @@ import { type UpstreamError, UpstreamTimeout, UpstreamUnavailable } from "./Upst
 export interface Upstream {
   /** Makes a call that ends with its answer. */
   readonly call: <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) => Effect.Effect<A, UpstreamError, R>
+  /** Makes a call that ends with a long answer. */
+  readonly download: <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) => Effect.Effect<A, UpstreamError, R>
   /** Makes a call that opens a stream. What becomes of the stream has to be reported. */
   readonly open: <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) => Effect.Effect<A, UpstreamError, R>
   /** Counts how an opened stream went on. */
@@ -37,6 +39,8 @@ export interface State {
 export interface Options {
   /** The time for one attempt of a call, its body included. Defaults to 10 seconds. */
   readonly attemptTimeout?: Duration.Input | undefined
+  /** The time for one attempt to get a long answer, to its end. Defaults to 30 seconds. */
+  readonly downloadTimeout?: Duration.Input | undefined
   /** The time for one attempt to open a stream. Defaults to 30 seconds. */
   readonly openTimeout?: Duration.Input | undefined
   /** The time for a call with its waits and retries. Defaults to 120 seconds. */
@@ -146,17 +150,20 @@ export const make = Effect.fnUntraced(function* (
 
   const parts = { deadline, retry, circuitBreaker, circuit, rateLimiter }
   const calls = Policy.make({ ...parts, bulkhead: lane, timeout: options.attemptTimeout ?? "10 seconds" })
+  const downloads = Policy.make({ ...parts, bulkhead: lane, timeout: options.downloadTimeout ?? "30 seconds" })
   const openings = Policy.make({ ...parts, timeout: options.openTimeout ?? "30 seconds" })
   const toUpstreamError = mapError(platform)
 
   // Each kind of request has limits of its own, and an answer to one does not say that another is welcome again.
   const callPause = makePause(pauses)
+  const downloadPause = makePause(pauses)
   const openPause = makePause(pauses)
 
   yield* circuitBreaker.transitions.pipe(Stream.runForEach(log), Effect.forkScoped({ startImmediately: true }))
 
   return {
     call: (attempt) => Effect.mapError(calls.execute(observed(attempt, callPause)), toUpstreamError),
+    download: (attempt) => Effect.mapError(downloads.execute(observed(attempt, downloadPause)), toUpstreamError),
     open: (attempt) =>
       observed(attempt, openPause).pipe(
         Effect.map((value) => new Opened(value)),

@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 import { gzipSync } from "node:zlib"
 import * as ChessCom from "../../src/chess/ChessCom.ts"
 import * as Simulator from "../../src/chess/simulator/Simulator.ts"
-import { UpstreamUnavailable, UserNotFound } from "../../src/chess/UpstreamError.ts"
+import { UpstreamTimeout, UpstreamUnavailable, UserNotFound } from "../../src/chess/UpstreamError.ts"
 import * as FakeSite from "../support/FakeSite.ts"
 import { chessComGame } from "../support/wireGames.ts"
 
@@ -323,10 +323,20 @@ describe("ChessCom", () => {
         assert.strictEqual(endless.open(), 0)
 
         const stalled = FakeSite.make(() => ({ body: Stream.never }))
-        const fiber = yield* Effect.forkChild(Effect.flip((yield* chessCom(stalled)).month(query)))
-        yield* TestClock.adjust("30 seconds")
-        assert.strictEqual((yield* Fiber.join(fiber))._tag, "UpstreamTimeout")
-        assert.strictEqual(stalled.open(), 0)
+        const { archives, month, userStatus } = yield* chessCom(stalled, { attemptTimeout: "5 seconds" })
+        for (const [call, seconds] of [
+          [Effect.flip(month(query)), 30],
+          [Effect.flip(archives("ada_rook")), 30],
+          [Effect.flip(userStatus("ada_rook")), 5]
+        ] as const) {
+          const fiber = yield* Effect.forkChild(call)
+          yield* TestClock.adjust(Duration.seconds(seconds))
+          assert.deepStrictEqual(
+            yield* Fiber.join(fiber),
+            new UpstreamTimeout({ platform: "chess.com", after: Duration.seconds(seconds) })
+          )
+          assert.strictEqual(stalled.open(), 0)
+        }
       })
     )
 
