@@ -87,7 +87,7 @@ export const variables = {
     "25 seconds",
     "10 millis",
     "10 minutes",
-    "The longest a validation takes, waits and retries included; then it is answered with 504."
+    "The longest a validation takes, waits and retries included; then it is answered with 504. Longer than `ATTEMPT_TIMEOUT`."
   ),
   attemptTimeout: duration(
     "ATTEMPT_TIMEOUT",
@@ -188,7 +188,13 @@ export const variables = {
   ),
 
   poolConnections: integer("POOL_CONNECTIONS", 20, 1, 10_000, "Connections to both sites in all."),
-  poolConnectionsPerHost: integer("POOL_CONNECTIONS_PER_HOST", 5, 1, 10_000, "Connections to one host."),
+  poolConnectionsPerHost: integer(
+    "POOL_CONNECTIONS_PER_HOST",
+    5,
+    1,
+    10_000,
+    "Connections to one host, at most `POOL_CONNECTIONS`."
+  ),
   poolDnsTtl: duration("POOL_DNS_TTL", "300 seconds", "0 millis", "1 day", "How long an address found by DNS is kept."),
   poolConnectTimeout: duration(
     "POOL_CONNECT_TIMEOUT",

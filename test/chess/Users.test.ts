@@ -140,8 +140,7 @@ describe("Users", () => {
         assert.match(lines[0] ?? "", /message="Waiting for an identical request".* event=users\.join .*user=nadia-250/)
         assert.match(lines[1] ?? "", /message="Cache hit".* event=users\.hit platform=lichess user=nadia-250/)
       }).pipe(
-        Effect.provide(world({ simulator: { lichess: { latency: { users: latency } } } })),
-        Effect.provide(Logger.layer([logger]))
+        Effect.provide([world({ simulator: { lichess: { latency: { users: latency } } } }), Logger.layer([logger])])
       )
     })
   })
