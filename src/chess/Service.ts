@@ -21,6 +21,7 @@ export const upstreams = (settings: Settings.Settings) => {
   const shared = {
     contact: settings.upstreamContact,
     attemptTimeout: settings.attemptTimeout,
+    downloadTimeout: settings.downloadTimeout,
     deadline: settings.callTimeout,
     retryDelays: settings.retryDelays,
     circuitFailures: settings.circuitFailures,

@@ -96,6 +96,13 @@ export const variables = {
     "10 minutes",
     "How long one request to a site may take before it is given up."
   ),
+  downloadTimeout: duration(
+    "DOWNLOAD_TIMEOUT",
+    "30 seconds",
+    "10 millis",
+    "1 hour",
+    "How long one request for a month of games may take, to the end of its body."
+  ),
   retryDelays: durations(
     "RETRY_DELAYS",
     "500 millis, 1 second, 2 seconds",

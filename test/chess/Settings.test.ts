@@ -24,6 +24,7 @@ describe("Settings", () => {
           upstreamContact: "https://www.npmjs.com/package/effect-resilience",
           validateDeadline: Duration.seconds(25),
           attemptTimeout: Duration.seconds(5),
+          downloadTimeout: Duration.seconds(30),
           retryDelays: [Duration.millis(500), Duration.seconds(1), Duration.seconds(2)],
           userCacheTtl: Duration.seconds(300),
           userCacheSize: 10_000,
