@@ -47,13 +47,13 @@ export interface Options<K extends Key> {
 export const make = <K extends Key, A, E = never>(options: Options<K> = {}): Effect.Effect<SingleFlight<K, A, E>> =>
   Effect.sync(() => {
     const { onJoin } = options
-    const shared = flights.make<K, A, E>({ find: () => undefined, land: () => {} })
+    const shared = flights.make<K, A, E>({ find: () => undefined, land: () => undefined })
     return {
       execute:
         ({ key }) =>
         (self) =>
           Effect.withFiber((fiber) => {
-            const answer = flights.join(shared, fiber, key, self)
+            const answer = flights.join(shared, fiber, key, self, undefined)
             return onJoin === undefined || !shared.byKey.has(key) ? answer : flights.observed(onJoin, key, answer)
           }),
       state: Effect.sync(() => ({ pending: shared.pending, started: shared.started, joined: shared.joined }))

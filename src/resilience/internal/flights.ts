@@ -1,9 +1,9 @@
 /**
- * Shares one run of an effect between everyone who asks for its key while it is under way.
+ * Shares one run of an effect between everyone who asks for one of its keys while it is under way.
  *
- * A run belongs to those who wait for it and to nobody in particular: it is a fiber of its own, in the context of
- * whoever started it but without that caller's deadline. It goes on while anyone waits; the last to leave interrupts it
- * and waits for its finalizers, so no run is ever left behind.
+ * A run belongs to those who wait for it, or to the owner of a background run: it is a fiber of its own, in the context
+ * of whoever started it but without that caller's deadline. It goes on while anyone wants one of its keys; the last to
+ * leave interrupts it and waits for its finalizers, so no run is ever left behind.
  */
 import { Effect, Exit, Fiber } from "effect"
 import * as Deadline from "../Deadline.ts"
@@ -11,16 +11,43 @@ import * as Deadline from "../Deadline.ts"
 /** A key that is equal by value, and so can be a key of a `Map`. */
 export type Key = string | number | bigint | boolean
 
-/** One run and those who wait for it. */
-interface Flight<A, E> {
-  readonly waiters: Set<(exit: Exit.Exit<A, E>) => void>
-  fiber: Fiber.Fiber<A, E> | undefined
+/** Receives what a run says about a key: `nothing` where it says nothing. */
+type Waiter<A, E> = (answer: Effect.Effect<A, E>) => void
+
+/** The answer for a key that a run was asked for and did not mention. */
+export const nothing: Effect.Effect<never> = Effect.never
+
+/** A test of a result that comes too late: whether it is no longer true. */
+export type Doubt<K, A, E> = (key: K, exit: Exit.Exit<A, E>) => boolean
+
+/** One key of a run, and those who wait for it. */
+export interface Flight<K, A, E> {
+  readonly key: K
+  readonly run: Run<K, A, E>
+  readonly waiters: Set<Waiter<A, E>>
+  /** Whether it is wanted although nobody waits for it. */
+  owned: boolean
+  /** What was invalidated since the run began. */
+  doubts: Array<Doubt<K, A, E>> | undefined
+  /** Whether a doubt was right. */
+  refuted: boolean
+  answer: Effect.Effect<A, E> | undefined
 }
 
-/** The runs of one cache or single flight. */
-export interface Flights<K, A, E> {
-  /** The run that a caller of this key joins. Whoever deletes the key here cuts the run off from later callers. */
-  readonly byKey: Map<K, Flight<A, E>>
+/** One fiber that finds the answer for one key or for several. */
+export interface Run<K, A, E> {
+  readonly flights: Array<Flight<K, A, E>>
+  /** Whether it may end without an answer for some of its keys. */
+  readonly partial: boolean
+  fiber: Fiber.Fiber<unknown, E> | undefined
+  /** Its flights that have an owner or someone who waits. */
+  wanted: number
+}
+
+/** The runs of one cache or single flight. `T` is what the starter of a run says of how its results are kept. */
+export interface Flights<K, A, E, T = undefined> {
+  /** The flight that a caller of this key joins. */
+  readonly byKey: Map<K, Flight<K, A, E>>
   /** Runs whose fiber has not ended, also those that were cut off. */
   pending: number
   /** Calls that started a run. */
@@ -29,12 +56,22 @@ export interface Flights<K, A, E> {
   joined: number
   /** Looks for an answer that makes a run unnecessary. */
   readonly find: (key: K, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E> | undefined
-  /** Receives the result of a run that nothing interrupted or cut off. What it throws becomes the run's defect. */
-  readonly land: (key: K, exit: Exit.Exit<A, E>, fiber: Fiber.Fiber<unknown, unknown>) => void
+  /**
+   * Receives the result of a run that nothing interrupted, cut off or refuted, and returns the answer to those who wait if
+   * it is another. What it throws becomes the run's defect.
+   */
+  readonly land: (
+    key: K,
+    exit: Exit.Exit<A, E>,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    terms: T
+  ) => Effect.Effect<A, E> | undefined
 }
 
 /** Creates a place for runs. */
-export const make = <K, A, E>(options: Pick<Flights<K, A, E>, "find" | "land">): Flights<K, A, E> => ({
+export const make = <K, A, E, T = undefined>(
+  options: Pick<Flights<K, A, E, T>, "find" | "land">
+): Flights<K, A, E, T> => ({
   byKey: new Map(),
   pending: 0,
   started: 0,
@@ -44,11 +81,12 @@ export const make = <K, A, E>(options: Pick<Flights<K, A, E>, "find" | "land">):
 })
 
 /** Waits for the run of `key`, or starts `work` as that run. `fiber` must be the one that evaluates the result. */
-export const join = <K, A, E, R>(
-  flights: Flights<K, A, E>,
+export const join = <K, A, E, R, T>(
+  flights: Flights<K, A, E, T>,
   fiber: Fiber.Fiber<unknown, unknown>,
   key: K,
-  work: Effect.Effect<A, E, R>
+  work: Effect.Effect<A, E, R>,
+  terms: T
 ): Effect.Effect<A, E, R> =>
   // Everything happens in the one step that registers a callback: before it there is nothing to undo, after it the
   // handler of an interruption is in place.
@@ -59,56 +97,142 @@ export const join = <K, A, E, R>(
     const current = flights.byKey.get(key)
     if (current !== undefined) {
       flights.joined++
-      current.waiters.add(resume)
-      return leave(flights, key, current, resume)
+      // Doubts that come later are no matter to those who ask now.
+      const waiter =
+        current.doubts === undefined && !current.run.partial
+          ? resume
+          : orAgain(current, current.doubts !== undefined, resume, () => join(flights, fiber, key, work, terms))
+      wait(current, waiter)
+      return leaving(flights, current, waiter)
     }
-    const flight: Flight<A, E> = { waiters: new Set([resume]), fiber: undefined }
+    const run = prepare(flights, [key], false)
+    const flight = run.flights[0]!
     flights.started++
-    flights.pending++
-    flights.byKey.set(key, flight)
+    wait(flight, resume)
     // The fiber's context holds R: the type of the returned effect asks for it.
-    const started = Effect.runForkWith(fiber.context)(run(flights, key, flight, work as Effect.Effect<A, E>, fiber))
-    flight.fiber = started
-    started.addObserver((exit) => {
-      flights.pending--
-      if (flights.byKey.get(key) === flight) flights.byKey.delete(key)
-      for (const waiter of flight.waiters) waiter(exit)
-    })
-    return leave(flights, key, flight, resume)
+    launch(flights, fiber, run, work as Effect.Effect<A, E>, whole, terms)
+    return leaving(flights, flight, resume)
   })
 
-const run = <K, A, E>(
-  flights: Flights<K, A, E>,
-  key: K,
-  flight: Flight<A, E>,
-  work: Effect.Effect<A, E>,
-  starter: Fiber.Fiber<unknown, unknown>
-): Effect.Effect<A, E> =>
-  // The run's own fiber gives the time: the one that started it may have ended long before, and a fiber that has ended
-  // has no context.
-  Effect.withFiber((fiber) =>
-    Effect.onExitPrimitive(
-      Deadline.remainingMillisUnsafe(starter) === Infinity ? work : Deadline.without(work),
-      (exit) => {
-        if (!Exit.hasInterrupts(exit) && flights.byKey.get(key) === flight) flights.land(key, exit, fiber)
-        return undefined
+/**
+ * Waits for the runs of `keys`, and starts `work` as one run for those that have none. Succeeds with the answer for each
+ * key in the order given, which may be `nothing`. `fiber` must be the one that evaluates the result.
+ */
+export const joinMany = <K, A, E, R, T>(
+  flights: Flights<K, A, E, T>,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  keys: Iterable<K>,
+  work: (keys: ReadonlyArray<K>) => Effect.Effect<ReadonlyMap<K, A>, E, R>,
+  terms: T
+): Effect.Effect<ReadonlyMap<K, Effect.Effect<A, E>>, never, R> =>
+  Effect.callback<ReadonlyMap<K, Effect.Effect<A, E>>, never, R>((resume) => {
+    const answers = new Map<K, Effect.Effect<A, E>>()
+    const joined: Array<Flight<K, A, E>> = []
+    const asked: Array<K> = []
+    for (const key of keys) {
+      const found = flights.find(key, fiber)
+      answers.set(key, found ?? nothing)
+      if (found !== undefined) continue
+      const current = flights.byKey.get(key)
+      // A doubtful flight is replaced rather than joined, so that one run is enough for all that is asked.
+      if (current !== undefined && current.doubts === undefined) joined.push(current)
+      else asked.push(key)
+    }
+    flights.joined += joined.length
+    flights.started += asked.length
+    const run = prepare(flights, asked, true)
+    const held = joined.concat(run.flights)
+    let open = held.length
+    const waiters = held.map((flight) => {
+      const waiter: Waiter<A, E> = (answer) => {
+        answers.set(flight.key, answer)
+        if (--open === 0) resume(Effect.succeed(answers))
       }
+      wait(flight, waiter)
+      return waiter
+    })
+    if (open === 0) return resume(Effect.succeed(answers))
+    // The fiber's context holds R: the type of the returned effect asks for it.
+    const effect = Effect.suspend(() => work(asked)) as Effect.Effect<ReadonlyMap<K, A>, E>
+    if (asked.length > 0) launch(flights, fiber, run, effect, part, terms)
+    return Effect.suspend(() =>
+      Fiber.interruptAll(
+        held.flatMap((flight, at) => {
+          const left = leave(flights, flight, waiters[at]!)
+          return left === undefined ? [] : [left]
+        })
+      )
     )
-  )
-
-const leave = <K, A, E>(
-  flights: Flights<K, A, E>,
-  key: K,
-  flight: Flight<A, E>,
-  waiter: (exit: Exit.Exit<A, E>) => void
-): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    flight.waiters.delete(waiter)
-    if (flight.waiters.size > 0 || flight.fiber === undefined) return Effect.void
-    // A caller that comes while the finalizers run must not join work that is coming to an end.
-    if (flights.byKey.get(key) === flight) flights.byKey.delete(key)
-    return Fiber.interrupt(flight.fiber)
   })
+
+/** Starts a run that is wanted although nobody waits for it, for keys that have none. It begins after this step. */
+export const startOwned = <K, A, E, B, R, T>(
+  flights: Flights<K, A, E, T>,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  keys: ReadonlyArray<K>,
+  work: Effect.Effect<B, E, R>,
+  split: Split<K, A, E, B>,
+  terms: T
+): Run<K, A, E> => {
+  const run = prepare(flights, keys, true)
+  for (const flight of run.flights) flight.owned = true
+  run.wanted = keys.length
+  const later = Effect.flatMap(Effect.yieldNow, () => work)
+  // Whoever calls this is an effect that asks for R, so the fiber's context holds it.
+  launch(flights, fiber, run, later as Effect.Effect<B, E>, split, terms)
+  return run
+}
+
+/** Gives an owned run up to those who wait for it. Returns the fiber to interrupt if nobody does. */
+export const disown = <K, A, E, T>(
+  flights: Flights<K, A, E, T>,
+  run: Run<K, A, E>
+): Fiber.Fiber<unknown, E> | undefined => {
+  for (const flight of run.flights) {
+    if (!flight.owned) continue
+    flight.owned = false
+    if (flight.waiters.size === 0) run.wanted--
+  }
+  return run.wanted === 0 ? abandon(flights, run) : undefined
+}
+
+/** Cuts the run of a key off: it still answers those who wait, but is not joined and does not land. */
+export const cutOff = <K, A, E, T>(flights: Flights<K, A, E, T>, key: K): void => {
+  const flight = flights.byKey.get(key)
+  if (flight === undefined) return
+  flights.byKey.delete(key)
+  if (!flight.owned) return
+  flight.owned = false
+  if (flight.waiters.size === 0 && --flight.run.wanted === 0) abandon(flights, flight.run)?.interruptUnsafe()
+}
+
+/** Cuts the runs of all keys off. */
+export const cutOffAll = <K, A, E, T>(flights: Flights<K, A, E, T>): void => {
+  for (const key of flights.byKey.keys()) cutOff(flights, key)
+}
+
+/** Has every run under way tested when it ends: a result of which `doubt` is right neither lands nor answers later callers. */
+export const doubtAll = <K, A, E, T>(flights: Flights<K, A, E, T>, doubt: Doubt<K, A, E>): void => {
+  for (const flight of flights.byKey.values()) {
+    flight.doubts ??= []
+    // A run that has seen so much invalidated is not worth the memory of more.
+    if (flight.doubts.length < 100) flight.doubts.push(doubt)
+    else cutOff(flights, flight.key)
+  }
+}
+
+/** What the end of a run says of one of its keys: `undefined` for nothing. */
+export type Split<K, A, E, B> = (exit: Exit.Exit<B, E>, key: K) => Exit.Exit<A, E> | undefined
+
+/** The result of a run with one key. */
+export const whole = <A, E>(exit: Exit.Exit<A, E>): Exit.Exit<A, E> => exit
+
+/** The part of a key in the result of a run with many. */
+export const part = <K, A, E>(exit: Exit.Exit<ReadonlyMap<K, A>, E>, key: K): Exit.Exit<A, E> | undefined => {
+  if (Exit.isFailure(exit)) return Exit.failCause(exit.cause)
+  // The key is there, so what is read is an A, even if that is undefined.
+  return exit.value.has(key) ? Exit.succeed(exit.value.get(key) as A) : undefined
+}
 
 /** Tells `hook` about a call before it goes on. A hook that dies is logged and does no harm to the call. */
 export const observed = <K, A, E, R>(
@@ -123,3 +247,113 @@ export const observed = <K, A, E, R>(
     ),
     self
   )
+
+// A run that takes its keys from whatever has them now, and has not begun.
+const prepare = <K, A, E, T>(flights: Flights<K, A, E, T>, keys: ReadonlyArray<K>, partial: boolean): Run<K, A, E> => {
+  const run: Run<K, A, E> = { flights: [], partial, fiber: undefined, wanted: 0 }
+  for (const key of keys) {
+    cutOff(flights, key)
+    const flight: Flight<K, A, E> = {
+      key,
+      run,
+      waiters: new Set(),
+      owned: false,
+      doubts: undefined,
+      refuted: false,
+      answer: undefined
+    }
+    run.flights.push(flight)
+    flights.byKey.set(key, flight)
+  }
+  return run
+}
+
+const launch = <K, A, E, B, T>(
+  flights: Flights<K, A, E, T>,
+  starter: Fiber.Fiber<unknown, unknown>,
+  run: Run<K, A, E>,
+  work: Effect.Effect<B, E>,
+  split: Split<K, A, E, B>,
+  terms: T
+): void => {
+  flights.pending++
+  const started = Effect.runForkWith(starter.context)(
+    // The run's own fiber gives the time: the one that started it may have ended long before, and a fiber that has ended
+    // has no context.
+    Effect.withFiber((fiber) =>
+      Effect.onExitPrimitive(
+        Deadline.remainingMillisUnsafe(fiber) === Infinity ? work : Deadline.without(work),
+        (exit) => {
+          for (const flight of run.flights) flight.answer = land(flights, flight, split(exit, flight.key), fiber, terms)
+          return undefined
+        }
+      )
+    )
+  )
+  run.fiber = started
+  started.addObserver((exit) => {
+    flights.pending--
+    for (const flight of run.flights) {
+      if (flights.byKey.get(flight.key) === flight) flights.byKey.delete(flight.key)
+      const answer = flight.answer ?? (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : nothing)
+      for (const waiter of flight.waiters) waiter(answer)
+    }
+  })
+}
+
+const land = <K, A, E, T>(
+  flights: Flights<K, A, E, T>,
+  flight: Flight<K, A, E>,
+  exit: Exit.Exit<A, E> | undefined,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  terms: T
+): Effect.Effect<A, E> | undefined => {
+  if (exit === undefined || Exit.hasInterrupts(exit) || flights.byKey.get(flight.key) !== flight) return exit
+  flight.refuted = flight.doubts !== undefined && flight.doubts.some((doubt) => doubt(flight.key, exit))
+  return flight.refuted ? exit : (flights.land(flight.key, exit, fiber, terms) ?? exit)
+}
+
+const wait = <K, A, E>(flight: Flight<K, A, E>, waiter: Waiter<A, E>): void => {
+  if (flight.waiters.size === 0 && !flight.owned) flight.run.wanted++
+  flight.waiters.add(waiter)
+}
+
+// A waiter for whom an answer that is none, or that was invalidated before it asked, is a reason to ask again.
+const orAgain =
+  <K, A, E, R>(
+    flight: Flight<K, A, E>,
+    late: boolean,
+    resume: (answer: Effect.Effect<A, E, R>) => void,
+    again: () => Effect.Effect<A, E, R>
+  ): Waiter<A, E> =>
+  (answer) =>
+    resume(answer === nothing || (late && flight.refuted) ? again() : answer)
+
+const leaving = <K, A, E, T>(
+  flights: Flights<K, A, E, T>,
+  flight: Flight<K, A, E>,
+  waiter: Waiter<A, E>
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const left = leave(flights, flight, waiter)
+    return left === undefined ? Effect.void : Fiber.interrupt(left)
+  })
+
+// Takes a waiter out, and returns the fiber to interrupt if it was the last that anyone wanted something of.
+const leave = <K, A, E, T>(
+  flights: Flights<K, A, E, T>,
+  flight: Flight<K, A, E>,
+  waiter: Waiter<A, E>
+): Fiber.Fiber<unknown, E> | undefined => {
+  flight.waiters.delete(waiter)
+  if (flight.waiters.size > 0 || flight.owned || --flight.run.wanted > 0) return undefined
+  return abandon(flights, flight.run)
+}
+
+// A caller that comes while the finalizers run must not join work that is coming to an end.
+const abandon = <K, A, E, T>(flights: Flights<K, A, E, T>, run: Run<K, A, E>): Fiber.Fiber<unknown, E> | undefined => {
+  for (const flight of run.flights) {
+    if (flights.byKey.get(flight.key) === flight) flights.byKey.delete(flight.key)
+  }
+  return run.fiber
+}

@@ -1,33 +1,69 @@
 /**
- * Keeps values for a time, and at most so many of them: the least recently used makes room.
+ * Keeps values for a time, and at most so many of them or so much: the least recently used makes room.
  *
  * A map finds an entry, a list through the entries orders them by use, and a hand that walks along the list frees those
- * whose time has passed. Every step costs the same however many entries there are.
+ * whose time has passed. Every step costs the same however many entries there are. What only some caches ask of an entry
+ * stands in an object of its own, so the others pay one empty field for it.
  */
 import type { Fiber } from "effect"
 import { nowMillisUnsafe } from "./monotonic.ts"
 
-interface Entry<K, V> {
+/** A kept value. Times are in milliseconds of the monotonic clock. */
+export interface Entry<K, V> {
   readonly key: K
-  value: V
-  /** The first moment at which it is no longer true, in milliseconds of the monotonic clock. */
-  expiresAt: number
+  readonly value: V
+  /** The first moment at which it is of no more use. */
+  readonly expiresAt: number
+  readonly terms: Terms | undefined
   older: Entry<K, V> | undefined
   newer: Entry<K, V> | undefined
+}
+
+/** What is asked of an entry beside a time to live. */
+export interface Demands {
+  /** How long it may be of use after its time. */
+  readonly graceMillis: number
+  /** How long after it was kept a use should start a refresh. */
+  readonly refreshAfterMillis: number
+  /** How long it is kept without being used. */
+  readonly idleMillis: number
+  /** What it counts for in the total. */
+  readonly weight: number
+  /** What it is found by beside its key. */
+  readonly tags: ReadonlySet<string> | undefined
+}
+
+/** The demands on an entry as moments, and what has become of it. */
+export interface Terms {
+  readonly freshUntil: number
+  readonly refreshFrom: number
+  readonly idleMillis: number
+  readonly weight: number
+  readonly tags: ReadonlySet<string> | undefined
+  /** The moment of its last use. */
+  usedAt: number
+  /** No refresh before this moment. */
+  retryFrom: number
+  /** Why the last refresh failed. */
+  failure: unknown
 }
 
 /** Values by key, in order of their use. */
 export class Kept<K, V> {
   evictions = 0
   expirations = 0
+  weight = 0
   private readonly byKey = new Map<K, Entry<K, V>>()
+  private readonly byTag = new Map<string, Set<Entry<K, V>>>()
   private oldest: Entry<K, V> | undefined
   private newest: Entry<K, V> | undefined
   private hand: Entry<K, V> | undefined
   private readonly capacity: number
+  private readonly maxWeight: number
 
-  constructor(capacity: number) {
+  constructor(capacity: number, maxWeight = Infinity) {
     this.capacity = capacity
+    this.maxWeight = maxWeight
   }
 
   /** Entries kept, including those whose time has passed and that nothing has come across yet. */
@@ -35,35 +71,48 @@ export class Kept<K, V> {
     return this.byKey.size
   }
 
-  /** Finds a value and makes it the most recently used. */
-  use(key: K, fiber: Fiber.Fiber<unknown, unknown>): V | undefined {
-    const entry = this.find(key, fiber)
+  /** Finds an entry and makes it the most recently used. Its terms then say when that was. */
+  use(key: K, fiber: Fiber.Fiber<unknown, unknown>): Entry<K, V> | undefined {
+    const entry = this.byKey.get(key)
     if (entry === undefined) return undefined
+    if (entry.terms === undefined) {
+      if (this.freeIfExpired(entry, fiber)) return undefined
+    } else {
+      const now = nowMillisUnsafe(fiber)
+      if (this.freeIfExpiredAt(entry, now)) return undefined
+      entry.terms.usedAt = now
+    }
     if (entry !== this.newest) {
       this.unlink(entry)
       this.append(entry)
     }
-    return entry.value
+    return entry
   }
 
-  /** Finds a value and leaves the order as it is. */
-  peek(key: K, fiber: Fiber.Fiber<unknown, unknown>): V | undefined {
-    return this.find(key, fiber)?.value
+  /** Finds an entry and leaves everything as it is. */
+  peek(key: K, fiber: Fiber.Fiber<unknown, unknown>): Entry<K, V> | undefined {
+    const entry = this.byKey.get(key)
+    return entry === undefined || this.freeIfExpired(entry, fiber) ? undefined : entry
   }
 
-  /** Keeps a value as the most recently used one for `millis`; for none at all if that is 0. */
-  put(key: K, value: V, millis: number, fiber: Fiber.Fiber<unknown, unknown>): void {
+  /** Keeps a value as the most recently used one for `millis`; for none at all if that is 0, or if it is too heavy. */
+  put(key: K, value: V, millis: number, fiber: Fiber.Fiber<unknown, unknown>, demands?: Demands): void {
     this.delete(key)
     if (!(millis > 0)) return
-    if (this.byKey.size >= this.capacity && this.oldest !== undefined) {
-      if (this.expired(this.oldest, fiber)) this.expirations++
-      else this.evictions++
-      this.remove(this.oldest)
+    if (demands !== undefined && !(demands.idleMillis > 0 && demands.weight <= this.maxWeight)) return
+    this.makeRoom(demands === undefined ? 0 : demands.weight, fiber)
+    const now = millis === Infinity && demands === undefined ? 0 : nowMillisUnsafe(fiber)
+    const entry: Entry<K, V> = {
+      key,
+      value,
+      expiresAt: now + millis + (demands === undefined ? 0 : demands.graceMillis),
+      terms: demands === undefined ? undefined : termsOf(now, millis, demands),
+      older: undefined,
+      newer: undefined
     }
-    const expiresAt = millis === Infinity ? Infinity : nowMillisUnsafe(fiber) + millis
-    const entry: Entry<K, V> = { key, value, expiresAt, older: undefined, newer: undefined }
     this.byKey.set(key, entry)
     this.append(entry)
+    if (entry.terms !== undefined) this.register(entry, entry.terms)
   }
 
   /** Forgets a value. */
@@ -75,6 +124,8 @@ export class Kept<K, V> {
   /** Forgets all values. */
   clear(): void {
     this.byKey.clear()
+    this.byTag.clear()
+    this.weight = 0
     this.oldest = this.newest = this.hand = undefined
   }
 
@@ -90,26 +141,57 @@ export class Kept<K, V> {
     return freed
   }
 
-  private find(key: K, fiber: Fiber.Fiber<unknown, unknown>): Entry<K, V> | undefined {
-    const entry = this.byKey.get(key)
-    return entry === undefined || this.freeIfExpired(entry, fiber) ? undefined : entry
+  /** The entries, or those with a tag. What is kept while one goes through them stands behind what was there before. */
+  entries(tag?: string): Pick<ReadonlySet<Entry<K, V>>, "size" | "values"> {
+    return tag === undefined ? this.byKey : (this.byTag.get(tag) ?? none)
+  }
+
+  private makeRoom(weight: number, fiber: Fiber.Fiber<unknown, unknown>): void {
+    while (this.oldest !== undefined && (this.byKey.size >= this.capacity || this.weight + weight > this.maxWeight)) {
+      if (!this.freeIfExpired(this.oldest, fiber)) {
+        this.evictions++
+        this.remove(this.oldest)
+      }
+    }
   }
 
   private freeIfExpired(entry: Entry<K, V>, fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    if (!this.expired(entry, fiber)) return false
+    // An entry that never expires costs no look at the clock.
+    if (entry.expiresAt === Infinity && (entry.terms === undefined || entry.terms.idleMillis === Infinity)) return false
+    return this.freeIfExpiredAt(entry, nowMillisUnsafe(fiber))
+  }
+
+  private freeIfExpiredAt(entry: Entry<K, V>, now: number): boolean {
+    const { terms } = entry
+    if (now < entry.expiresAt && (terms === undefined || now < terms.usedAt + terms.idleMillis)) return false
     this.expirations++
     this.remove(entry)
     return true
   }
 
-  // An entry that never expires costs no look at the clock.
-  private expired(entry: Entry<K, V>, fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    return entry.expiresAt !== Infinity && nowMillisUnsafe(fiber) >= entry.expiresAt
+  private register(entry: Entry<K, V>, terms: Terms): void {
+    this.weight += terms.weight
+    if (terms.tags === undefined) return
+    for (const tag of terms.tags) {
+      const entries = this.byTag.get(tag)
+      if (entries === undefined) this.byTag.set(tag, new Set([entry]))
+      else entries.add(entry)
+    }
+  }
+
+  private unregister(entry: Entry<K, V>, terms: Terms): void {
+    this.weight -= terms.weight
+    if (terms.tags === undefined) return
+    for (const tag of terms.tags) {
+      const entries = this.byTag.get(tag)
+      if (entries !== undefined && entries.delete(entry) && entries.size === 0) this.byTag.delete(tag)
+    }
   }
 
   private remove(entry: Entry<K, V>): void {
     this.byKey.delete(entry.key)
     this.unlink(entry)
+    if (entry.terms !== undefined) this.unregister(entry, entry.terms)
   }
 
   private unlink(entry: Entry<K, V>): void {
@@ -128,3 +210,16 @@ export class Kept<K, V> {
     this.newest = entry
   }
 }
+
+const none: ReadonlySet<never> = new Set<never>()
+
+const termsOf = (now: number, millis: number, demands: Demands): Terms => ({
+  freshUntil: now + millis,
+  refreshFrom: now + demands.refreshAfterMillis,
+  idleMillis: demands.idleMillis,
+  weight: demands.weight,
+  tags: demands.tags,
+  usedAt: now,
+  retryFrom: now,
+  failure: undefined
+})
