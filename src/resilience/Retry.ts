@@ -3,16 +3,18 @@
  *
  * Only failures that `while` allows are retried, never defects or interruptions. The wait is what the `Schedule` says or
  * what the error asks for with `retryAfter`, whichever is longer. The last error comes through as it is: at once when it
- * asks for more than `maxRetryAfter`, or when the wait would reach the deadline.
+ * asks for more than `maxRetryAfter`, when the wait would reach the deadline, or when the `budget` is spent.
  *
  * Put it outside breaker, limiter and timeout, so that each attempt is counted, and inside the deadline.
  *
- * | `make`        | `while` all errors | `maxRetryAfter` 1 minute | `onRetry` nothing |
+ * | `make`        | `while` all errors | `maxRetryAfter` 1 minute | `budget` unlimited | `onRetry` nothing |
  * | `exponential` | `base` 1 second | `factor` 2 | `maxDelay` 30 seconds | `jitter` "full" | `times` 3 |
  */
 import { Cause, Clock, Context, Duration, Effect, Function, Pull, Random, Schedule } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
+import { notified } from "./internal/notified.ts"
 import { fromError } from "./RetryAfter.ts"
+import type { Account, RetryBudget } from "./RetryBudget.ts"
 
 /** A way to retry calls that fail with `E`. It holds no state: each call through it steps the schedule from the start. */
 export interface Retry<in E = unknown, out R = never> {
@@ -37,6 +39,13 @@ export interface Options<E, R = never> {
   readonly while?: ((error: E) => boolean) | undefined
   /** The longest `retryAfter` of an error that is waited for; one that asks for more ends the retries. Defaults to 1 minute. */
   readonly maxRetryAfter?: Duration.Input | undefined
+  /**
+   * What every retry is paid from, before its wait; a wait that is interrupted has been paid. When it is spent, the error
+   * comes through at once. Defaults to unlimited.
+   */
+  readonly budget?: RetryBudget | undefined
+  /** The key of the budget's account. Defaults to "default". */
+  readonly budgetKey?: string | undefined
   /** Runs before each wait, to log or count. Should it die, that is logged and the call goes on. Defaults to nothing. */
   readonly onRetry?: ((failed: Failed<E>) => Effect.Effect<unknown, never, R>) | undefined
 }
@@ -59,15 +68,14 @@ export const make: {
 } = <E, R>(options: Options<E, R>): Retry<E, R> => {
   const maxRetryAfter = Duration.toMillis(options.maxRetryAfter ?? "1 minute")
   if (!(maxRetryAfter >= 0)) throw invalid("maxRetryAfter", "zero or more", maxRetryAfter)
+  const { budget, budgetKey = "default" } = options
+  if (budget !== undefined) return { execute: (self) => withBudget(self, options, maxRetryAfter, budget, budgetKey) }
   return {
     execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => {
       const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, cause)
       const guarded = Effect.catchCause(self, onFailure)
-      // Inside the second attempt of an outer retry, the first attempt of this one is the first again.
       return Effect.withFiber((fiber) =>
-        fiber.getRef(CurrentAttempt) === 1
-          ? guarded
-          : Effect.catchCause(Effect.provideService(self, CurrentAttempt, 1), onFailure)
+        fiber.getRef(CurrentAttempt) === 1 ? guarded : Effect.catchCause(asFirst(self), onFailure)
       )
     }
   }
@@ -155,15 +163,36 @@ export const exponential = (options: ExponentialOptions = {}): Schedule.Schedule
   )
 }
 
-// Whatever becomes of the hook, the call goes on. An interruption of the call itself does not come by here.
-const notified = <E, R>(
-  onRetry: (failed: Failed<E>) => Effect.Effect<unknown, never, R>,
-  failed: Failed<E>
-): Effect.Effect<unknown, never, R> =>
-  Effect.catchCause(
-    Effect.suspend(() => onRetry(failed)),
-    (cause) => Effect.logWarning("onRetry ended abnormally; the call goes on", cause)
-  )
+// Inside the second attempt of an outer retry, the first attempt of this one is the first again.
+const asFirst = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(self, CurrentAttempt, 1)
+
+// A call whose retries are paid for.
+const withBudget = <A, E, E1 extends E, R, R1>(
+  self: Effect.Effect<A, E1, R1>,
+  options: Options<E, R>,
+  maxRetryAfter: number,
+  budget: RetryBudget,
+  key: string
+): Effect.Effect<A, E1, R | R1> =>
+  Effect.withFiber((fiber) => {
+    const account = budget.accountUnsafe(key)
+    const payment: Payment = { account, price: undefined }
+    account.begin(fiber)
+    const first = fiber.getRef(CurrentAttempt) === 1 ? self : asFirst(self)
+    const call = Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, cause, payment))
+    if (account.succeeded === undefined) return call
+    return Effect.onExitPrimitive(call, (exit) => {
+      if (exit._tag === "Success") account.succeeded?.(payment.price)
+      return undefined
+    })
+  })
+
+// What the retries of one call are paid from, and what the last of them took.
+interface Payment {
+  readonly account: Account
+  price: number | undefined
+}
 
 // The failure of a cause that is nothing but failures: beside a defect or an interruption no failure is retried.
 const onlyFailure = <E>(cause: Cause.Cause<E>): Cause.Fail<E> | undefined =>
@@ -179,7 +208,8 @@ const again = <A, E, E1 extends E, R, R1>(
   self: Effect.Effect<A, E1, R1>,
   options: Options<E, R>,
   maxRetryAfter: number,
-  firstCause: Cause.Cause<E1>
+  firstCause: Cause.Cause<E1>,
+  payment?: Payment
 ): Effect.Effect<A, E1, R | R1> => {
   let attempt = 1
   let step: Step<E, R> | undefined
@@ -189,6 +219,7 @@ const again = <A, E, E1 extends E, R, R1>(
     if (failure === undefined || (options.while !== undefined && !options.while(failure.error))) {
       return Effect.failCause(cause)
     }
+    payment?.account.failed()
     return step === undefined
       ? Effect.flatMap(Schedule.toStep(options.schedule), (made) => {
           step = made
@@ -208,6 +239,10 @@ const again = <A, E, E1 extends E, R, R1>(
           if (asked > maxRetryAfter || millis >= remainingMillisUnsafe(fiber)) {
             return Effect.failCause(cause)
           }
+          if (payment !== undefined) {
+            payment.price = payment.account.pay(error, fiber)
+            if (payment.price === undefined) return Effect.failCause(cause)
+          }
           // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
           const delay = Duration.millis(Math.ceil(millis))
           const wait = Effect.flatMap(Effect.sleep(delay), () => {
@@ -216,7 +251,7 @@ const again = <A, E, E1 extends E, R, R1>(
           })
           return options.onRetry === undefined
             ? wait
-            : Effect.andThen(notified(options.onRetry, { attempt, error, delay }), wait)
+            : Effect.andThen(notified("onRetry", options.onRetry, { attempt, error, delay }), wait)
         },
         onFailure: Effect.failCause,
         onDone: () => Effect.failCause(cause)

@@ -13,12 +13,14 @@ export * as CircuitBreaker from "./CircuitBreaker.ts"
 export * as Batcher from "./Batcher.ts"
 export * as Bulkhead from "./Bulkhead.ts"
 export * as Cache from "./Cache.ts"
+export * as Priority from "./Priority.ts"
 export * as RateLimiter from "./RateLimiter.ts"
 export * as SingleFlight from "./SingleFlight.ts"
 
 // Repetition: when to try again.
 export * as Retry from "./Retry.ts"
 export * as RetryAfter from "./RetryAfter.ts"
+export * as RetryBudget from "./RetryBudget.ts"
 
 // Composition: all of them around one call.
 export * as Policy from "./Policy.ts"
