@@ -302,6 +302,8 @@ const circuitText = (state: CircuitBreaker.State): string => {
       return `open (retry in ${Math.ceil(Duration.toSeconds(state.retryAfter))} s)`
     case "HalfOpen":
       return `half-open (successes: ${state.successes})`
+    case "Isolated":
+      return "isolated"
   }
 }
 

@@ -293,6 +293,7 @@ const makePause = (pauses: ReadonlyArray<Duration.Duration>): Pause => {
 const log = (transition: CircuitBreaker.Transition) => {
   const { key: platform, to } = transition
   const annotate = Effect.annotateLogs({ event: `circuit.${eventOf[to]}`, platform })
+  if (to === "Isolated") return annotate(Effect.logWarning("The circuit is isolated"))
   if (to === "HalfOpen") return annotate(Effect.logInfo("The circuit is half-open: probing the site"))
   if (to === "Closed") return annotate(Effect.logInfo("The circuit is closed again"))
   return Effect.logWarning("The circuit has opened").pipe(
@@ -301,4 +302,4 @@ const log = (transition: CircuitBreaker.Transition) => {
   )
 }
 
-const eventOf = { Open: "open", HalfOpen: "half-open", Closed: "closed" } as const
+const eventOf = { Open: "open", HalfOpen: "half-open", Closed: "closed", Isolated: "isolated" } as const

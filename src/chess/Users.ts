@@ -151,6 +151,8 @@ const refusesNow = (circuit: CircuitBreaker.State, underWay: number): boolean =>
       return underWay > 0 || !Duration.isZero(circuit.retryAfter)
     case "HalfOpen":
       return underWay > 0 || circuit.probing
+    case "Isolated":
+      return true
   }
 }
 

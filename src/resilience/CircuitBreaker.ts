@@ -1,34 +1,45 @@
 /**
  * Stops calling a dependency that keeps failing, and finds out by itself when it is back.
  *
- * After `failures` failures in a row the circuit of a key opens and its calls fail at once with `CircuitOpen`. When the
- * open time is over, calls are let through as probes, one at a time: `successesToClose` good ones close the circuit, a
- * bad one opens it again. A call counts by how the circuit stood when it was admitted: an answer that comes after a
- * later change of state changes nothing.
+ * When its calls break a `TripRule`, by default with 5 failures in a row, the circuit of a key opens and further calls
+ * fail at once with `CircuitOpen`. When the open time is over, `probes` calls at a time are let through: `successesToClose`
+ * good ones close the circuit, a bad one opens it again. Answers to calls made before a change of state change nothing.
  *
  * Put a timeout inside it, so that a call which hangs counts, and a retry outside it, so that each attempt counts.
  *
- * Counts in the order of completion. Keeps at most `maxKeys` circuits; a probe holds its place until it ends.
+ * | trip  | `failures` 5 | `size` 100 for rates | `minimumCalls` 20 | `slowAfter` never | `or` none | `maxKeys` 10,000 |
+ * | open  | `openFor` 60 seconds | `maxRetryAfter` 1 hour | `probes` 1 | `successesToClose` 2 | `maxHalfOpen` unlimited |
  */
+import { Cause, Config, Context, Duration, Effect, Exit, Layer, Queue, type Schedule, Schema, Stream } from "effect"
+import type { CircuitBreaker as EffectBreaker } from "effect/persistence/CircuitBreaker"
+import { atLeastOne, positive, rulesByKey, toRules } from "./internal/circuitRules.ts"
 import {
-  Cause,
-  Config,
-  Context,
-  Duration,
-  Effect,
-  Exit,
-  type Fiber,
-  Layer,
-  Queue,
-  Schedule,
-  Schema,
-  Stream
-} from "effect"
+  type AnyFiber,
+  type Circuit,
+  empty,
+  forgetOpenings,
+  make as makeCircuits,
+  none,
+  nothing,
+  notTimed,
+  own,
+  plus,
+  seenBy,
+  startAgainIfHealthy,
+  startOf,
+  stateOf,
+  takeOpenTime,
+  toStats,
+  unseen,
+  waitMillis,
+  watch
+} from "./internal/circuits.ts"
+import * as EffectCircuitBreaker from "./internal/effectCircuitBreaker.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
 import * as RetryAfter from "./RetryAfter.ts"
 
-/** Circuits by key, all under the same rules. */
+/** Circuits by key. */
 export interface CircuitBreaker {
   /**
    * Runs the effect through the circuit of a key, or fails with `CircuitOpen` without running it. `classify` says for
@@ -44,16 +55,46 @@ export interface CircuitBreaker {
       readonly classify?: undefined
     }): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | CircuitOpen, R>
   }
+  /**
+   * Fails with `CircuitOpen` if a call made now would be refused: for those who would have to wait before they can make
+   * it. A refusal is counted as one; nothing else changes, and no place for a probe is taken.
+   */
+  readonly check: (key: string) => Effect.Effect<void, CircuitOpen>
   /** Reads the circuit of a key. Reading changes nothing: a key never seen reads as closed and stays unknown. */
   readonly state: (key: string) => Effect.Effect<State>
   /** Reads all circuits that are kept, the closed ones first. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
+  /** Counts the calls of a key since its circuit is kept. */
+  readonly stats: (key: string) => Effect.Effect<Stats>
+  /** Counts the calls of all keys, also of those no longer kept. Its `rules` are the sums over the circuits that follow the breaker's own. */
+  readonly totals: Effect.Effect<Stats>
   /** Every change of state from the moment it is read; a reader over 128 changes behind loses the oldest. */
   readonly transitions: Stream.Stream<Transition>
+  /**
+   * Opens the circuit of a key at once, for at least `duration`, by default for its open time: for an answer that is
+   * meant for this client, such as a 403. One that is open stays so at least that long; one that is isolated stays so.
+   */
+  readonly open: (key: string, duration?: Duration.Input) => Effect.Effect<void>
+  /** Refuses all calls of a key until `close` or `reset`. */
+  readonly isolate: (key: string) => Effect.Effect<void>
+  /** Closes the circuit of a key at once, with empty windows. Openings soon after still count as in a row. */
+  readonly close: (key: string) => Effect.Effect<void>
+  /** Puts the circuit of a key back to its beginnings: closed, with empty windows and the first open time. Statistics stay. */
+  readonly reset: (key: string) => Effect.Effect<void>
+  /** Reads what the breaker does with calls. */
+  readonly mode: Effect.Effect<Mode>
+  /** Changes what the breaker does with calls. The circuits stay as they are. */
+  readonly setMode: (mode: Mode) => Effect.Effect<void>
 }
 
 /** What the end of a call says about the dependency: nothing, if it is ignored. */
 export type Outcome = "success" | "failure" | "ignored"
+
+/**
+ * What a breaker does with calls: "enabled" counts and refuses; "metrics-only" counts, and neither refuses nor changes a
+ * state by itself; "disabled" does nothing at all.
+ */
+export type Mode = "enabled" | "metrics-only" | "disabled"
 
 /** How the circuit of a key stands. `failures` counts the failures since its last success. */
 export type State =
@@ -77,6 +118,8 @@ export type State =
       readonly probing: boolean
       readonly openings: number
     }
+  /** Refuses until it is closed by hand. */
+  | { readonly _tag: "Isolated"; readonly key: string; readonly failures: number }
 
 /** A change of state of one circuit. */
 export type Transition =
@@ -89,175 +132,343 @@ export type Transition =
       readonly openings: number
     }
   | { readonly key: string; readonly from: "Open"; readonly to: "HalfOpen" }
-  | { readonly key: string; readonly from: "HalfOpen"; readonly to: "Closed" }
+  | { readonly key: string; readonly from: "Open" | "HalfOpen" | "Isolated"; readonly to: "Closed" }
+  | { readonly key: string; readonly from: "Closed" | "Open" | "HalfOpen"; readonly to: "Isolated" }
 
-/** When circuits open and close. */
-export interface Options {
-  /** Failures in a row that open a circuit: an integer of at least 1. Defaults to 5. */
+/** What became of calls. */
+export interface Stats {
+  /** Calls that were made and have ended: the sum of the next three. */
+  readonly calls: number
+  readonly successes: number
+  readonly failures: number
+  readonly ignored: number
+  /** Successes and failures that took longer than `slowAfter`. */
+  readonly slow: number
+  /** Calls that were not made. */
+  readonly refused: number
+  /** What each rule sees now, in the order of the options. */
+  readonly rules: ReadonlyArray<RuleStats>
+}
+
+/** What one rule sees now. Where it counts failures only, the number of calls and all that needs it is `undefined`. */
+export interface RuleStats {
+  readonly calls: number | undefined
+  readonly failures: number
+  readonly slow: number | undefined
+  /** Failures per call, from 0 to 1; `undefined` without calls. */
+  readonly failureRate: number | undefined
+  /** Slow calls per call, from 0 to 1; `undefined` without calls. */
+  readonly slowCallRate: number | undefined
+}
+
+/**
+ * What opens a circuit: any of its thresholds, over the last `size` calls or over the time `within`. Without either, a
+ * number of failures is one in a row.
+ */
+export interface TripRule {
+  /** Failures that open: an integer of at least 1. Defaults to 5 when there is no rate. */
   readonly failures?: number | undefined
+  /** The share of failures that opens: over 0, at most 1. Defaults to none. */
+  readonly failureRate?: number | undefined
+  /** The share of calls slower than `slowAfter` that opens: over 0, at most 1. Defaults to none. */
+  readonly slowCallRate?: number | undefined
+  /** Calls in the window before a rate means anything: an integer of at least 1. Defaults to 20, or `size` if less. */
+  readonly minimumCalls?: number | undefined
+  /** Looks at the last so many calls: an integer of at least 1. Defaults to 100 for rates without `within`. */
+  readonly size?: number | undefined
+  /**
+   * Looks at the calls of the last so much time. Failures are counted exactly; for rates calls are summed up by tenths of
+   * it, so that one is forgotten up to a tenth earlier. Defaults to none.
+   */
+  readonly within?: Duration.Input | undefined
+}
+
+/** When one circuit opens and closes. */
+export interface Settings extends TripRule {
+  /** More rules, any of which opens the circuit as well. Defaults to none. */
+  readonly or?: ReadonlyArray<TripRule> | undefined
+  /**
+   * A call that takes longer is slow, whether it succeeds or fails; as a probe, it is a failure if there is a rule about
+   * slow calls. Defaults to never.
+   */
+  readonly slowAfter?: Duration.Input | undefined
   /**
    * How long a circuit stays open. A `Schedule` gives its n-th delay to the n-th opening in a row, and its last one from
    * then on; it starts again once the circuit has stayed closed for as long as it was last open. It must not wait for
    * anything. Defaults to 60 seconds.
    */
   readonly openFor?: Duration.Input | Schedule.Schedule<unknown, number> | undefined
+  /** Probes that may run at the same time: an integer of at least 1. Defaults to 1. */
+  readonly probes?: number | undefined
   /** Probes in a row that must succeed to close a circuit: an integer of at least 1. Defaults to 2. */
   readonly successesToClose?: number | undefined
+  /**
+   * The longest a circuit stays half-open. Then it opens again, for probes that never end; the next call finds that out.
+   * Defaults to unlimited.
+   */
+  readonly maxHalfOpen?: Duration.Input | undefined
   /** The most an error's `retryAfter` can make a circuit stay open. Defaults to 1 hour. */
   readonly maxRetryAfter?: Duration.Input | undefined
-  /** Circuits kept at most: an integer of at least 1. Idle closed ones make room first. Defaults to 10,000. */
-  readonly maxKeys?: number | undefined
   /** What the exit of a call means. Interruption is always ignored. Defaults to `classify`. */
   readonly classify?: ((exit: Exit.Exit<unknown, unknown>) => Outcome) | undefined
+}
+
+/** The settings of the circuits, and how many there are. */
+export interface Options extends Settings {
+  /**
+   * Settings of a key that are different, read when its circuit is created. Trip rules replace the breaker's as a whole.
+   * Return the same object for keys with the same settings. Defaults to none.
+   */
+  readonly settings?: ((key: string) => Settings | undefined) | undefined
+  /** Circuits kept at most: an integer of at least 1. Idle closed ones make room first, isolated ones last. Defaults to 10,000. */
+  readonly maxKeys?: number | undefined
+  /** What the breaker does with calls at first. Defaults to "enabled". */
+  readonly mode?: Mode | undefined
 }
 
 /** The call was refused and has not been made: the circuit of its key is open. */
 export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen", {
   key: Schema.String,
-  /** Time until the circuit lets a probe through; zero while one is running. */
+  /** Time until the circuit lets a probe through; zero while as many as may are running, infinite if it is isolated. */
   retryAfter: Schema.Duration
 }) {
   get [refused]() {
     return true
   }
   override get message() {
-    return Duration.isZero(this.retryAfter)
-      ? `Circuit "${this.key}" is being probed`
-      : `Circuit "${this.key}" is open, next probe in ${Duration.format(this.retryAfter)}`
+    if (Duration.isZero(this.retryAfter)) return `Circuit "${this.key}" is being probed`
+    return Duration.isFinite(this.retryAfter)
+      ? `Circuit "${this.key}" is open, next probe in ${Duration.format(this.retryAfter)}`
+      : `Circuit "${this.key}" is isolated`
   }
 }
 
 /** Creates a breaker whose circuits are all closed. Options that make no sense are a defect, not an error. */
 export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
   Effect.sync(() => {
-    const failures = atLeastOne("failures", options.failures ?? 5)
-    const successesToClose = atLeastOne("successesToClose", options.successesToClose ?? 2)
-    const maxKeys = atLeastOne("maxKeys", options.maxKeys ?? 10_000)
-    const maxRetryAfterMillis = notNegative("maxRetryAfter", options.maxRetryAfter ?? "1 hour")
-    const classifyExit = options.classify ?? classify
-    const openFor = openTimes(options.openFor ?? "60 seconds")
+    const defaults = toRules(options, classify)
+    const circuits = makeCircuits(atLeastOne("maxKeys", options.maxKeys ?? 10_000), rulesByKey(options, defaults))
+    const totals = { successes: 0, failures: 0, slow: 0, ignored: 0, refused: 0 }
+    let mode: Mode = options.mode ?? "enabled"
 
-    const circuits = makeCircuits(maxKeys)
     const readers = new Set<Queue.Queue<Transition>>()
     const publish = (transition: Transition) => {
       for (const reader of readers) Queue.offerUnsafe(reader, transition)
     }
 
-    const open = (circuit: Circuit, exit: Exit.Exit<unknown, unknown>, fiber: Fiber.Fiber<unknown, unknown>) => {
+    const move = (circuit: Circuit, to: State["_tag"]) => {
       const from = circuit.phase
-      if (from === "Open") return
-      const now = nowMillisUnsafe(fiber)
-      if (from === "Closed" && now - circuit.closedAt >= circuit.openedFor) {
-        circuit.openings = 0
-        circuit.nextOpenTime = undefined
-      }
-      circuit.nextOpenTime ??= openFor()
-      circuit.openings++
-      circuit.openedFor = Math.max(circuit.nextOpenTime(fiber), Math.min(hintMillis(exit), maxRetryAfterMillis))
-      circuit.openUntil = now + circuit.openedFor
-      circuit.phase = "Open"
+      circuit.phase = to
       circuit.generation++
-      circuit.successes = 0
-      circuits.settle(circuit)
+      circuit.more.successes = 0
+      circuit.more.probing = 0
+      circuits.settle(circuit, from)
+    }
+
+    const open = (circuit: Circuit, from: "Closed" | "HalfOpen", now: number, at: number, millis: number) => {
+      const { more } = circuit
+      more.openings++
+      more.openedFor = millis
+      more.openUntil = at + millis
+      move(circuit, "Open")
       if (readers.size > 0) {
-        const { failures, key, openings } = circuit
-        publish({ key, from, to: "Open", failures, retryAfter: Duration.millis(circuit.openedFor), openings })
+        const { failures, key } = circuit
+        const retryAfter = Duration.millis(Math.max(0, more.openUntil - now))
+        publish({ key, from, to: "Open", failures, retryAfter, openings: more.openings })
       }
     }
 
-    const halfOpen = (circuit: Circuit) => {
+    const trip = (circuit: Circuit, hint: number, fiber: AnyFiber) => {
+      if (circuit.phase !== "Closed" && circuit.phase !== "HalfOpen") return
+      const now = nowMillisUnsafe(fiber)
+      const millis = Math.max(takeOpenTime(circuit, now, fiber), Math.min(hint, circuit.rules.maxRetryAfterMillis))
+      open(circuit, circuit.phase, now, now, millis)
+    }
+
+    // As if it had happened when the time was over. Nobody has called since, so nobody can tell the difference.
+    const reopen = (circuit: Circuit, now: number, fiber: AnyFiber) => {
+      const at = circuit.more.halfOpenUntil
+      open(circuit, "HalfOpen", now, at, takeOpenTime(circuit, at, fiber))
+    }
+
+    const halfOpen = (circuit: Circuit, now: number) => {
       circuit.phase = "HalfOpen"
+      circuit.more.halfOpenUntil = now + circuit.rules.maxHalfOpenMillis
       publish({ key: circuit.key, from: "Open", to: "HalfOpen" })
     }
 
-    const close = (circuit: Circuit, fiber: Fiber.Fiber<unknown, unknown>) => {
-      circuit.phase = "Closed"
-      circuit.failures = 0
-      circuit.closedAt = nowMillisUnsafe(fiber)
-      circuits.settle(circuit)
-      publish({ key: circuit.key, from: "HalfOpen", to: "Closed" })
+    const close = (circuit: Circuit, fiber: AnyFiber) => {
+      const from = circuit.phase
+      if (from === "Closed") return
+      circuit.more.closedAt = nowMillisUnsafe(fiber)
+      empty(circuit)
+      move(circuit, "Closed")
+      publish({ key: circuit.key, from, to: "Closed" })
+    }
+
+    const refuse = (circuit: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
+      totals.refused++
+      circuit.more.refused++
+      return refusal(circuit, millis)
     }
 
     const record = <A, E>(
       admitted: Circuit,
       generation: number,
+      startedAt: number,
       exit: Exit.Exit<A, E>,
-      fiber: Fiber.Fiber<unknown, unknown>,
-      classifyCall: (exit: Exit.Exit<A, E>) => Outcome
+      fiber: AnyFiber,
+      classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined
     ): undefined => {
-      if (admitted.generation !== generation) return
+      if (mode === "disabled") return
+      const outcome = outcomeOf(admitted, exit, classifyCall)
+      if (outcome === "ignored") return ignore(admitted)
+      const failed = outcome === "failure"
+      const slow = startedAt !== notTimed && isSlow(admitted, startedAt, fiber)
+      const current = admitted.generation === generation
+      const circuit = admitted.evicted && current ? circuits.successor(admitted.key, failed) : admitted
+      count(circuit, failed, slow)
+      if (!current || circuit === undefined || !watch(circuit, failed, slow, fiber)) return
+      if (circuit.phase === "Closed" && mode === "enabled") trip(circuit, hintMillis(exit), fiber)
+    }
+
+    const recordProbe = <A, E>(
+      circuit: Circuit,
+      generation: number,
+      startedAt: number,
+      exit: Exit.Exit<A, E>,
+      fiber: AnyFiber,
+      classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined
+    ): undefined => {
+      const current = circuit.generation === generation
       // Before anything that could throw: a probe that has ended holds its place no longer.
-      admitted.probing = false
-      const outcome = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? "ignored" : classifyCall(exit)
-      if (outcome === "ignored") return
-      const circuit = admitted.evicted ? circuits.successor(admitted.key, outcome) : admitted
+      if (current) circuit.more.probing--
+      if (mode === "disabled") return
+      const outcome = outcomeOf(circuit, exit, classifyCall)
+      if (outcome === "ignored") return ignore(circuit)
+      const failed = outcome === "failure"
+      const slow = startedAt !== notTimed && isSlow(circuit, startedAt, fiber)
+      count(circuit, failed, slow)
+      if (!current || mode !== "enabled") return
+      if (failed) circuit.failures++
+      if (failed || (slow && circuit.rules.slowOpens)) trip(circuit, hintMillis(exit), fiber)
+      else if (++circuit.more.successes >= circuit.rules.successesToClose) close(circuit, fiber)
+    }
+
+    const ignore = (circuit: Circuit): undefined => {
+      totals.ignored++
+      own(circuit).ignored++
+    }
+
+    const count = (circuit: Circuit | undefined, failed: boolean, slow: boolean) => {
+      if (failed) totals.failures++
+      else totals.successes++
+      if (slow) totals.slow++
       if (circuit === undefined) return
-      if (outcome === "failure") {
-        circuit.credit = 2
-        // A half-open circuit still has the failures that opened it: one more is enough.
-        if (++circuit.failures >= failures) open(circuit, exit, fiber)
-      } else if (circuit.phase === "Closed") {
-        circuit.failures = 0
-      } else if (++circuit.successes >= successesToClose) {
-        close(circuit, fiber)
-      }
+      if (failed) circuit.failed++
+      else circuit.succeeded++
+      if (slow) own(circuit).slow++
+    }
+
+    // Whether a call has to wait, in milliseconds, or may be made as a probe: -1.
+    const admit = (circuit: Circuit, now: number, fiber: AnyFiber): number => {
+      if (circuit.phase === "HalfOpen" && now >= circuit.more.halfOpenUntil) reopen(circuit, now, fiber)
+      return waitMillis(circuit, now, fiber)
     }
 
     // A probe takes a place, so it is admitted inside the region of the handler that gives the place back.
     const probe = <A, E, R>(
       self: Effect.Effect<A, E, R>,
       circuit: Circuit,
-      fiber: Fiber.Fiber<unknown, unknown>,
-      classifyCall: (exit: Exit.Exit<A, E>) => Outcome
+      fiber: AnyFiber,
+      classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined
     ): Effect.Effect<A, E | CircuitOpen, R> => {
       let generation = -1
+      let probing = false
+      let startedAt = notTimed
       return Effect.onExitPrimitive(
         Effect.suspend((): Effect.Effect<A, E | CircuitOpen, R> => {
-          if (circuit.phase === "Open") {
-            const millis = circuit.openUntil - nowMillisUnsafe(fiber)
-            if (millis > 0) return refuse(circuit, millis)
-            halfOpen(circuit)
+          if (circuit.phase !== "Closed") {
+            const now = nowMillisUnsafe(fiber)
+            const wait = admit(circuit, now, fiber)
+            if (wait >= 0) return refuse(circuit, wait)
+            if (circuit.phase === "Open") halfOpen(circuit, now)
+            circuit.more.probing++
+            probing = true
           }
-          if (circuit.probing) return refuse(circuit, 0)
-          if (circuit.phase === "HalfOpen") circuit.probing = true
           generation = circuit.generation
+          startedAt = startOf(circuit, fiber)
           return self
         }),
         // What is recorded is an exit of `self`: until `generation` is set, nothing is.
         (exit) =>
-          generation === -1 ? undefined : record(circuit, generation, exit as Exit.Exit<A, E>, fiber, classifyCall)
+          generation === -1
+            ? undefined
+            : (probing ? recordProbe : record)(
+                circuit,
+                generation,
+                startedAt,
+                exit as Exit.Exit<A, E>,
+                fiber,
+                classifyCall
+              )
       )
     }
 
     const execute =
       <A, E>(call: { readonly key: string; readonly classify?: ((exit: Exit.Exit<A, E>) => Outcome) | undefined }) =>
       <R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | CircuitOpen, R> => {
-        const { key, classify: classifyCall = classifyExit } = call
+        const { classify: classifyCall, key } = call
         return Effect.withFiber((fiber) => {
+          if (mode === "disabled") return self
           const circuit = circuits.get(key)
           // Being admitted by a closed circuit takes nothing, so nothing can be lost before the handler is in place.
-          if (circuit.phase === "Closed") {
+          if (circuit.phase === "Closed" || mode === "metrics-only") {
             const generation = circuit.generation
-            return Effect.onExitPrimitive(self, (exit) => record(circuit, generation, exit, fiber, classifyCall))
+            if (circuit.rules.slowAfterMillis === Infinity) {
+              return Effect.onExitPrimitive(self, (exit) =>
+                record(circuit, generation, notTimed, exit, fiber, classifyCall)
+              )
+            }
+            const startedAt = nowMillisUnsafe(fiber)
+            return Effect.onExitPrimitive(self, (exit) =>
+              record(circuit, generation, startedAt, exit, fiber, classifyCall)
+            )
           }
-          if (circuit.phase === "Open") {
-            const millis = circuit.openUntil - nowMillisUnsafe(fiber)
-            if (millis > 0) return refuse(circuit, millis)
-          }
-          return probe(self, circuit, fiber, classifyCall)
+          const wait = admit(circuit, nowMillisUnsafe(fiber), fiber)
+          return wait >= 0 ? refuse(circuit, wait) : probe(self, circuit, fiber, classifyCall)
         })
       }
 
     return {
       execute,
+      check: (key) =>
+        Effect.withFiber((fiber) => {
+          const circuit = mode === "enabled" ? circuits.find(key) : undefined
+          if (circuit === undefined || circuit.phase === "Closed") return Effect.void
+          const wait = waitMillis(circuit, nowMillisUnsafe(fiber), fiber)
+          return wait >= 0 ? refuse(circuit, wait) : Effect.void
+        }),
       state: (key) =>
         Effect.withFiberSucceed((fiber) => {
           const circuit = circuits.find(key)
-          return circuit === undefined ? { _tag: "Closed", key, failures: 0 } : stateOf(circuit, nowMillisUnsafe(fiber))
+          return circuit === undefined ? { _tag: "Closed", key, failures: 0 } : stateOf(circuit, fiber)
         }),
-      states: Effect.withFiberSucceed((fiber) => {
-        const now = nowMillisUnsafe(fiber)
-        return circuits.all().map((circuit) => stateOf(circuit, now))
+      states: Effect.withFiberSucceed((fiber) => circuits.all().map((circuit) => stateOf(circuit, fiber))),
+      stats: (key) =>
+        Effect.withFiberSucceed((fiber) => {
+          const circuit = circuits.find(key)
+          if (circuit === undefined) return toStats(nothing, circuits.rulesOf(key).rules.map(unseen))
+          const { failed: failures, more, succeeded: successes } = circuit
+          const { ignored, refused, slow } = more
+          return toStats({ successes, failures, slow, ignored, refused }, seenBy(circuit, fiber))
+        }),
+      totals: Effect.withFiberSucceed((fiber) => {
+        const alike = circuits.all().filter((circuit) => circuit.rules === defaults)
+        return toStats(
+          totals,
+          alike.reduce((sums, circuit) => sums.map(plus(seenBy(circuit, fiber))), defaults.rules.map(unseen))
+        )
       }),
       transitions: Stream.unwrap(
         Effect.map(
@@ -267,7 +478,52 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
           ),
           Stream.fromQueue
         )
-      )
+      ),
+      open: (key, duration) =>
+        Effect.withFiberSucceed((fiber) => {
+          const asked = duration === undefined ? undefined : positive("open duration", duration)
+          const circuit = circuits.get(key)
+          const { phase } = circuit
+          if (phase === "Isolated") return
+          const now = nowMillisUnsafe(fiber)
+          const more = own(circuit)
+          if (phase !== "Open") {
+            startAgainIfHealthy(circuit, now)
+            open(circuit, phase, now, now, asked ?? takeOpenTime(circuit, now, fiber))
+          } else if (asked !== undefined && now + asked > more.openUntil) {
+            more.openUntil = now + asked
+            more.openedFor = Math.max(more.openedFor, asked)
+          }
+        }),
+      isolate: (key) =>
+        Effect.sync(() => {
+          const circuit = circuits.get(key)
+          const from = circuit.phase
+          if (from === "Isolated") return
+          own(circuit)
+          move(circuit, "Isolated")
+          publish({ key, from, to: "Isolated" })
+        }),
+      close: (key) =>
+        Effect.withFiberSucceed((fiber) => {
+          const circuit = circuits.find(key)
+          if (circuit !== undefined) close(circuit, fiber)
+        }),
+      reset: (key) =>
+        Effect.withFiberSucceed((fiber) => {
+          const circuit = circuits.find(key)
+          if (circuit === undefined) return
+          close(circuit, fiber)
+          // Also one that was closed already: its running calls belong to the time before.
+          circuit.generation++
+          empty(circuit)
+          if (circuit.more !== none) forgetOpenings(circuit.more)
+        }),
+      mode: Effect.sync(() => mode),
+      setMode: (to) =>
+        Effect.sync(() => {
+          mode = to
+        })
     }
   })
 
@@ -279,7 +535,15 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
 export const classify = (exit: Exit.Exit<unknown, unknown>): Outcome =>
   Exit.isSuccess(exit) ? "success" : exit.cause.reasons.every(saysNothing) ? "ignored" : "failure"
 
-/** The breaker of a context that needs only one set of rules. For several, call `make` for each. */
+/**
+ * Gives the breaker where the service of `effect/persistence` is asked for, as by `HttpClient.withCircuitBreaker`. It
+ * fails with the errors of that service: `CircuitHalfOpen` while probes are running, `CircuitOpen` otherwise. Where a call
+ * brings no `classify`, the breaker's own is used. An isolated circuit reads as open without end, and a transition that
+ * the service has no word for as the two that lead there.
+ */
+export const toEffect = (breaker: CircuitBreaker): EffectBreaker => EffectCircuitBreaker.make(breaker)
+
+/** The breaker of a context that needs only one. For several, call `make` for each. */
 export const CircuitBreaker = Context.Service<CircuitBreaker>("effect-resilience/CircuitBreaker")
 
 /** Provides `CircuitBreaker`. */
@@ -289,140 +553,28 @@ export const layer = (options: Options = {}): Layer.Layer<CircuitBreaker> => Lay
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitBreaker, Config.ConfigError> =>
   Layer.effect(CircuitBreaker, Effect.flatMap(Config.unwrap(options), make))
 
-interface Circuit {
-  readonly key: string
-  phase: State["_tag"]
-  // One more with every opening: a call admitted before the last one no longer counts. A probe needs no more than that,
-  // for there is no other before it has ended.
-  generation: number
-  failures: number
-  successes: number
-  probing: boolean
-  openings: number
-  openUntil: number
-  openedFor: number
-  closedAt: number
-  // The last refusal, and the whole milliseconds upwards it told to wait: who waits that long is let through.
-  refusal: Exit.Exit<never, CircuitOpen> | undefined
-  refusedFor: number
-  nextOpenTime: ((fiber: Fiber.Fiber<unknown, unknown>) => number) | undefined
-  // How many times the search for a circuit to drop passes this one by.
-  credit: number
-  evicted: boolean
-}
-
-// Two maps, so that a closed circuit is always found for eviction without a search through open ones.
-const makeCircuits = (maxKeys: number) => {
-  const closed = new Map<string, Circuit>()
-  const tripped = new Map<string, Circuit>()
-  let hand: MapIterator<Circuit> | undefined
-
-  const find = (key: string) => closed.get(key) ?? tripped.get(key)
-
-  const nextClosed = (): Circuit => {
-    for (;;) {
-      const next = (hand ??= closed.values()).next()
-      if (next.done !== true) return next.value
-      hand = undefined
-    }
-  }
-
-  // Among the closed ones the second chance of the CLOCK algorithm: one not used since the hand last passed goes, and
-  // one that has failed is passed by once more. Without closed ones, the circuit that opened first goes.
-  const evict = () => {
-    if (closed.size > 0) {
-      let circuit = nextClosed()
-      while (circuit.credit > 0) {
-        circuit.credit--
-        circuit = nextClosed()
-      }
-      circuit.evicted = true
-      closed.delete(circuit.key)
-      return
-    }
-    for (const circuit of tripped.values()) {
-      circuit.evicted = true
-      circuit.generation++
-      tripped.delete(circuit.key)
-      return
-    }
-  }
-
-  const get = (key: string): Circuit => {
-    const known = find(key)
-    if (known !== undefined) {
-      if (known.credit === 0) known.credit = 1
-      return known
-    }
-    if (closed.size + tripped.size >= maxKeys) evict()
-    const circuit: Circuit = {
-      key,
-      phase: "Closed",
-      generation: 0,
-      failures: 0,
-      successes: 0,
-      probing: false,
-      openings: 0,
-      openUntil: 0,
-      openedFor: 0,
-      closedAt: 0,
-      refusal: undefined,
-      refusedFor: 0,
-      nextOpenTime: undefined,
-      credit: 0,
-      evicted: false
-    }
-    closed.set(key, circuit)
-    return circuit
-  }
-
-  return {
-    find,
-    get,
-    // The circuit that now counts for a call admitted by one that was closed and has been dropped since: the key's
-    // present one, unless that has opened since. A success needs none.
-    successor: (key: string, outcome: Outcome): Circuit | undefined => {
-      const circuit = outcome === "failure" ? get(key) : find(key)
-      return circuit?.generation === 0 ? circuit : undefined
-    },
-    // Puts a circuit where its phase belongs.
-    settle: (circuit: Circuit) => {
-      const [from, to] = circuit.phase === "Closed" ? [tripped, closed] : [closed, tripped]
-      from.delete(circuit.key)
-      to.set(circuit.key, circuit)
-    },
-    all: () => [...closed.values(), ...tripped.values()]
-  }
-}
-
-const stateOf = (circuit: Circuit, now: number): State => {
-  const { failures, key, openings, phase, probing, successes } = circuit
-  switch (phase) {
-    case "Closed":
-      return { _tag: phase, key, failures }
-    case "Open":
-      return {
-        _tag: phase,
-        key,
-        failures,
-        retryAfter: Duration.millis(Math.max(0, Math.ceil(circuit.openUntil - now))),
-        openings
-      }
-    case "HalfOpen":
-      return { _tag: phase, key, failures, successes, probing, openings }
-  }
-}
-
 // The refusals of one circuit within one millisecond are the same: in an outage there may be hundreds of them.
-const refuse = (circuit: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
+const refusal = ({ key, more }: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
   const whole = Math.ceil(millis)
-  if (circuit.refusal === undefined || circuit.refusedFor !== whole) {
+  if (more.refusal === undefined || more.refusedFor !== whole) {
     const retryAfter = Duration.millis(whole)
-    circuit.refusedFor = whole
-    circuit.refusal = Exit.fail(withoutStack(() => new CircuitOpen({ key: circuit.key, retryAfter })))
+    more.refusedFor = whole
+    more.refusal = Exit.fail(withoutStack(() => new CircuitOpen({ key, retryAfter })))
   }
-  return circuit.refusal
+  return more.refusal
 }
+
+const outcomeOf = <A, E>(
+  circuit: Circuit,
+  exit: Exit.Exit<A, E>,
+  classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined
+): Outcome =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+    ? "ignored"
+    : (classifyCall ?? circuit.rules.classify)(exit)
+
+const isSlow = (circuit: Circuit, startedAt: number, fiber: AnyFiber): boolean =>
+  nowMillisUnsafe(fiber) - startedAt > circuit.rules.slowAfterMillis
 
 const saysNothing = (reason: Cause.Reason<unknown>): boolean =>
   reason._tag === "Interrupt" || (reason._tag === "Fail" && isRefusal(reason.error))
@@ -436,48 +588,4 @@ const hintMillis = (exit: Exit.Exit<unknown, unknown>): number => {
     if (hint !== undefined) longest = Math.max(longest, Duration.toMillis(hint))
   }
   return longest
-}
-
-// Gives the open times of one circuit, one after the other. The schedule is driven by the time spent open, so that
-// `upTo` and `during` measure that, and by the fiber that opens the circuit, so that jitter uses its `Random`.
-const openTimes = (
-  openFor: Duration.Input | Schedule.Schedule<unknown, number>
-): (() => (fiber: Fiber.Fiber<unknown, unknown>) => number) => {
-  if (!Schedule.isSchedule(openFor)) {
-    const millis = positive("openFor", openFor)
-    return () => () => millis
-  }
-  return () => {
-    const step = Effect.runSync(Schedule.toStep(openFor))
-    let openings = 0
-    let spent = 0
-    let last = 0
-    return (fiber) => {
-      const next = Effect.runSyncExitWith(fiber.context)(step(spent, ++openings))
-      // A schedule that has ended, or grown beyond all numbers, stays at its last delay.
-      if (Exit.isSuccess(next)) {
-        const millis = Duration.toMillis(next.value[1])
-        if (Number.isFinite(millis)) last = Math.max(0, millis)
-      }
-      spent += last
-      return last
-    }
-  }
-}
-
-const atLeastOne = (name: string, value: number): number => {
-  if (Number.isInteger(value) && value >= 1) return value
-  throw new RangeError(`CircuitBreaker: ${name} must be an integer >= 1, got ${value}`)
-}
-
-const notNegative = (name: string, value: Duration.Input): number => {
-  const millis = Duration.toMillis(value)
-  if (millis >= 0) return millis
-  throw new RangeError(`CircuitBreaker: ${name} must not be negative, got ${millis} ms`)
-}
-
-const positive = (name: string, value: Duration.Input): number => {
-  const millis = Duration.toMillis(value)
-  if (millis > 0 && millis < Infinity) return millis
-  throw new RangeError(`CircuitBreaker: ${name} must be longer than 0 and end, got ${millis} ms`)
 }
