@@ -18,6 +18,7 @@ export * as RateLimiter from "./RateLimiter.ts"
 export * as SingleFlight from "./SingleFlight.ts"
 
 // Repetition: when to try again.
+export * as Hedge from "./Hedge.ts"
 export * as Retry from "./Retry.ts"
 export * as RetryAfter from "./RetryAfter.ts"
 export * as RetryBudget from "./RetryBudget.ts"

@@ -1,6 +1,6 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Clock, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random } from "effect"
-import { Bulkhead, Deadline } from "effect-resilience"
+import { Cause, Clock, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random, Scheduler } from "effect"
+import { Bulkhead, Deadline, Priority } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -201,6 +201,41 @@ describe("Bulkhead", () => {
       })
     )
 
+    it.effect("runs when the last place is freed while it is suspended at any operation of its arrival", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+        // Suspends the call at its n-th operation and lets the holder end before it goes on.
+        const suspendedAt = Effect.fnUntraced(function* (at: number) {
+          const holder = yield* Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+          const base = new Scheduler.MixedScheduler()
+          let operations = 0
+          const scheduler: Scheduler.Scheduler = {
+            executionMode: base.executionMode,
+            makeDispatcher: () => base.makeDispatcher(),
+            shouldYield: (fiber) => {
+              if (++operations !== at) return base.shouldYield(fiber)
+              holder.interruptUnsafe()
+              return true
+            }
+          }
+          const fiber = yield* Effect.succeed("ran").pipe(
+            bulkhead.execute,
+            Effect.provideService(Scheduler.Scheduler, scheduler),
+            Effect.forkChild
+          )
+          yield* TestClock.adjust(0)
+          yield* Fiber.interrupt(holder)
+          yield* TestClock.adjust(0)
+          assert.deepStrictEqual(yield* bulkhead.state, { maxConcurrent: 1, running: 0, waiting: 0 })
+          assert.strictEqual(yield* Fiber.join(fiber), "ran")
+          return operations
+        })
+        const operations = yield* suspendedAt(0)
+        assert.isAbove(operations, 3)
+        for (let at = 1; at <= operations; at++) yield* suspendedAt(at)
+      })
+    )
+
     it.effect("leaks nothing when interrupted at any operation, with a free place or after a wait", () =>
       Effect.gen(function* () {
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
@@ -216,6 +251,484 @@ describe("Bulkhead", () => {
           yield* bulkhead.execute(Effect.void)
         })
         assert.isAbove(yield* interruptEverywhere(contended, empty), 8)
+      })
+    )
+  })
+
+  describe("with priorities", () => {
+    // One holds the only place; then the others come, named by their priority and number. Returns the order in which they run.
+    const orderOf = Effect.fnUntraced(function* (
+      options: Omit<Bulkhead.Options, "maxConcurrent">,
+      arrivals: ReadonlyArray<Priority.Priority>
+    ) {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, ...options })
+      const gate = yield* Deferred.make<void>()
+      const log: Array<string> = []
+      const refused: Array<string> = []
+      yield* Deferred.await(gate).pipe(bulkhead.execute, Effect.forkChild(start))
+      const fibers: Array<Fiber.Fiber<unknown>> = []
+      const counts = { critical: 0, high: 0, normal: 0, low: 0 }
+      for (const priority of arrivals) {
+        const name = `${priority} ${++counts[priority]}`
+        const waiter = Effect.sync(() => log.push(name)).pipe(
+          bulkhead.execute,
+          Priority.as(priority),
+          Effect.catchTag("BulkheadFull", () => Effect.sync(() => refused.push(name)))
+        )
+        fibers.push(yield* Effect.forkChild(waiter, start))
+      }
+      yield* TestClock.adjust(0)
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.awaitAll(fibers)
+      return { log, refused }
+    })
+
+    it.effect("ignores them by default", () =>
+      Effect.gen(function* () {
+        const { log } = yield* orderOf({ maxQueued: 9 }, ["low", "critical", "normal"])
+        assert.deepStrictEqual(log, ["low 1", "critical 1", "normal 1"])
+      })
+    )
+
+    it.effect("strict: serves the highest first, and the first of the same", () =>
+      Effect.gen(function* () {
+        const { log } = yield* orderOf({ maxQueued: 9, priorities: "strict" }, [
+          "low",
+          "normal",
+          "high",
+          "normal",
+          "critical",
+          "high"
+        ])
+        assert.deepStrictEqual(log, ["critical 1", "high 1", "high 2", "normal 1", "normal 2", "low 1"])
+      })
+    )
+
+    it.effect("strict: a higher one takes the place of the last of the lowest when the queue is full", () =>
+      Effect.gen(function* () {
+        const { log, refused } = yield* orderOf({ maxQueued: 3, priorities: "strict" }, [
+          "normal",
+          "low",
+          "low",
+          "high",
+          "low",
+          "normal",
+          "normal",
+          "critical"
+        ])
+        assert.sameMembers(refused, ["low 2", "low 3", "low 1", "normal 3", "normal 2"])
+        assert.deepStrictEqual(log, ["critical 1", "high 1", "normal 1"])
+      })
+    )
+
+    it.effect("weighted: serves each by its weight, so that the low ones run in between", () =>
+      Effect.gen(function* () {
+        const waiting = [...Array<"critical">(24).fill("critical"), ...Array<"low">(24).fill("low")]
+        const { log } = yield* orderOf({ maxQueued: 100, priorities: "weighted" }, waiting)
+        // 8 to 1 of the first 27, whatever the order within them.
+        assert.strictEqual(log.slice(0, 27).filter((name) => name.startsWith("low")).length, 3)
+        assert.strictEqual(log.slice(0, 9).filter((name) => name.startsWith("low")).length, 1)
+        assert.strictEqual(log.length, 48)
+      })
+    )
+
+    it.effect("weighted: takes other weights, and gives no credit for having been away", () =>
+      Effect.gen(function* () {
+        const weights = { high: 1, low: 1 }
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 99, priorities: "weighted", weights })
+        const log: Array<string> = []
+        const fork = (priority: Priority.Priority) =>
+          Effect.sync(() => log.push(priority)).pipe(
+            Effect.andThen(Effect.sleep(1)),
+            bulkhead.execute,
+            Priority.as(priority),
+            Effect.forkChild(start)
+          )
+        for (let i = 0; i < 21; i++) yield* fork("high")
+        yield* TestClock.adjust(10)
+        // The low ones come late: from now on they get every second place, not all of them.
+        for (let i = 0; i < 10; i++) yield* fork("low")
+        yield* TestClock.adjust(11)
+        assert.deepStrictEqual(log.slice(11, 21).filter((name) => name === "low").length, 5)
+      })
+    )
+
+    it.effect("weighted: in a full queue, makes room for one that has less than its share", () =>
+      Effect.gen(function* () {
+        const { log, refused } = yield* orderOf(
+          { maxQueued: 6, priorities: "weighted", weights: { high: 2, low: 1 } },
+          [...Array<"low">(6).fill("low"), ...Array<"high">(6).fill("high")]
+        )
+        assert.strictEqual(log.filter((name) => name.startsWith("high")).length, 4)
+        assert.strictEqual(log.filter((name) => name.startsWith("low")).length, 2)
+        assert.sameMembers(refused, ["low 3", "low 4", "low 5", "low 6", "high 5", "high 6"])
+      })
+    )
+
+    it.effect("tells the one that was displaced how full it is, and counts it", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1, priorities: "strict" })
+        yield* Effect.never.pipe(bulkhead.execute, Effect.forkChild(start))
+        const low = yield* Effect.never.pipe(bulkhead.execute, Priority.as("low"), Effect.flip, Effect.forkChild(start))
+        yield* Effect.never.pipe(bulkhead.execute, Priority.as("high"), Effect.forkChild(start))
+        const refused = yield* Fiber.join(low)
+        assert.deepStrictEqual([refused._tag, refused.running], ["BulkheadFull", 1])
+        assert.deepStrictEqual(yield* bulkhead.state, { maxConcurrent: 1, running: 1, waiting: 1 })
+        assert.strictEqual((yield* bulkhead.statistics).dropped, 1)
+      })
+    )
+  })
+
+  describe("with the order adaptive", () => {
+    // Calls of 10 ms come every 5 ms to one place: twice what it bears.
+    const overloaded = Effect.fnUntraced(function* (order: "fifo" | "adaptive", calls: number) {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1_000, order })
+      const waits: Array<number> = []
+      const started: Array<number> = []
+      for (let i = 0; i < calls; i++) {
+        const came = yield* Clock.currentTimeMillis
+        yield* Clock.currentTimeMillis.pipe(
+          Effect.tap((now) =>
+            Effect.sync(() => {
+              waits.push(now - came)
+              started.push(i)
+            })
+          ),
+          Effect.andThen(Effect.sleep(10)),
+          bulkhead.execute,
+          Effect.ignore,
+          Effect.forkChild(start)
+        )
+        yield* TestClock.adjust(5)
+      }
+      return { bulkhead, waits: [...waits], started: [...started] }
+    })
+
+    it.effect("serves the first first as long as there is no overload", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 9, order: "adaptive" })
+        const log: Array<number> = []
+        yield* Effect.forEach([0, 1, 2, 3], (i) =>
+          Effect.sync(() => log.push(i)).pipe(
+            Effect.andThen(Effect.sleep(20)),
+            bulkhead.execute,
+            Effect.forkChild(start)
+          )
+        )
+        yield* TestClock.adjust(80)
+        assert.deepStrictEqual(log, [0, 1, 2, 3])
+        assert.strictEqual((yield* bulkhead.statistics).dropped, 0)
+      })
+    )
+
+    it.effect("under overload keeps the wait of those it serves short, at full throughput", () =>
+      Effect.gen(function* () {
+        const fifo = yield* overloaded("fifo", 400)
+        const adaptive = yield* overloaded("adaptive", 400)
+        assert.strictEqual(adaptive.started.length, fifo.started.length)
+        // First come first served, everyone waits for as long as the overload has lasted.
+        assert.isAbove(fifo.waits.at(-1) ?? 0, 900)
+        assert.isAtMost(Math.max(...adaptive.waits.slice(20)), 10)
+        const { waiting } = yield* adaptive.bulkhead.state
+        assert.isAtMost(waiting, 3)
+        assert.isAbove((yield* adaptive.bulkhead.statistics).dropped, 150)
+      })
+    )
+
+    it.effect("takes it for overload only when nobody came through within the target during the whole interval", () =>
+      Effect.gen(function* () {
+        const overload = { target: 50, interval: 200 }
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 99, order: "adaptive", overload })
+        const log: Array<number> = []
+        const call = (i: number) =>
+          Effect.sync(() => log.push(i)).pipe(
+            Effect.andThen(Effect.sleep(60)),
+            bulkhead.execute,
+            Effect.ignore,
+            Effect.forkChild(start)
+          )
+        yield* Effect.forEach(
+          Array.from({ length: 12 }, (_, i) => i),
+          call
+        )
+        // Served at 60, 120, 180 and 240: the interval has not passed since the first of them.
+        yield* TestClock.adjust(240)
+        assert.deepStrictEqual(log, [0, 1, 2, 3, 4])
+        // At 300 it has: from then on the last, and those over 100 ms are refused.
+        yield* TestClock.adjust(60)
+        assert.deepStrictEqual(log, [0, 1, 2, 3, 4, 11])
+        assert.strictEqual((yield* bulkhead.state).waiting, 0)
+        assert.strictEqual((yield* bulkhead.statistics).dropped, 6)
+        // A place that finds nobody waiting ends the overload.
+        yield* TestClock.adjust(60)
+        yield* Effect.forEach([20, 21, 22], call)
+        yield* TestClock.adjust(200)
+        assert.deepStrictEqual(log.slice(-3), [20, 21, 22])
+      })
+    )
+  })
+
+  describe("statistics", () => {
+    it.effect("counts what became of every call, and the most there ever were", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 2, maxQueued: 2, maxWait: 100 })
+        const fork = Effect.sleep(150).pipe(bulkhead.execute, Effect.ignore, Effect.forkChild(start))
+        yield* fork
+        yield* fork
+        const left = yield* fork
+        yield* fork
+        yield* fork
+        yield* Fiber.interrupt(left)
+        yield* TestClock.adjust(1_000)
+        yield* bulkhead.execute(Effect.void)
+        assert.deepStrictEqual(yield* bulkhead.statistics, {
+          admitted: 3,
+          refused: 1,
+          timedOut: 1,
+          dropped: 0,
+          left: 1,
+          mostRunning: 2,
+          mostWaiting: 2
+        })
+      })
+    )
+  })
+
+  describe("against a simple model", () => {
+    interface Entry {
+      readonly id: number
+      readonly priority: Priority.Priority
+    }
+
+    // What a bulkhead does, with arrays and searches.
+    class Model {
+      running: Array<Entry> = []
+      waiting: Array<Entry> = []
+      refused = 0
+      dropped = 0
+      left = 0
+      admitted = 0
+      private readonly served = new Map<Priority.Priority, number>()
+      private time = 0
+      limit: number
+      readonly maxQueued: number
+      readonly mode: "ignored" | "strict" | "weighted"
+      constructor(limit: number, maxQueued: number, mode: "ignored" | "strict" | "weighted") {
+        this.limit = limit
+        this.maxQueued = maxQueued
+        this.mode = mode
+      }
+      line(priority: Priority.Priority) {
+        return this.waiting.filter((one) => one.priority === priority)
+      }
+      arrive(entry: Entry) {
+        if (this.running.length < this.limit) {
+          this.admitted++
+          this.running.push(entry)
+          return
+        }
+        if (this.waiting.length >= this.maxQueued) {
+          const victim = this.maxQueued === 0 ? undefined : this.victim(entry)
+          if (victim === undefined) {
+            this.refused++
+            return
+          }
+          this.dropped++
+          this.waiting = this.waiting.filter((one) => one !== victim)
+        }
+        if (this.line(entry.priority).length === 0) {
+          this.served.set(entry.priority, Math.max(this.served.get(entry.priority) ?? 0, this.time))
+        }
+        this.waiting.push(entry)
+      }
+      victim(entry: Entry): Entry | undefined {
+        if (this.mode === "ignored") return undefined
+        if (this.mode === "strict") {
+          const lower = Priority.all.slice(Priority.all.indexOf(entry.priority) + 1).toReversed()
+          return lower.map((priority) => this.line(priority).at(-1)).find((one) => one !== undefined)
+        }
+        const share = (priority: Priority.Priority, extra: number) =>
+          (this.line(priority).length + extra) / weights[priority]
+        const [most] = Priority.all
+          .filter((priority) => priority !== entry.priority)
+          .toSorted((a, b) => share(b, 0) - share(a, 0))
+        return most !== undefined && share(most, 0) > share(entry.priority, 1) ? this.line(most).at(-1) : undefined
+      }
+      fill() {
+        while (this.waiting.length > 0 && this.running.length < this.limit) {
+          const next = this.next()
+          this.waiting = this.waiting.filter((one) => one !== next)
+          this.admitted++
+          this.running.push(next)
+        }
+      }
+      next(): Entry {
+        const present = Priority.all.filter((priority) => this.line(priority).length > 0)
+        if (this.mode === "ignored") return this.waiting[0]!
+        if (this.mode === "strict") return this.line(present[0]!)[0]!
+        const chosen = present.toSorted((a, b) => (this.served.get(a) ?? 0) - (this.served.get(b) ?? 0))[0]!
+        const before = this.served.get(chosen) ?? 0
+        this.time = Math.max(this.time, before)
+        this.served.set(chosen, before + 1 / weights[chosen])
+        return this.line(chosen)[0]!
+      }
+      gone(id: number) {
+        if (this.waiting.some((one) => one.id === id)) this.left++
+        this.waiting = this.waiting.filter((one) => one.id !== id)
+        this.running = this.running.filter((one) => one.id !== id)
+        this.fill()
+      }
+      resize(to: number) {
+        this.limit = to
+        this.fill()
+      }
+    }
+    const weights = { critical: 8, high: 4, normal: 2, low: 1 }
+
+    for (const mode of ["ignored", "strict", "weighted"] as const) {
+      it.effect.each([1, 2, 3, 4, 5, 6])(`does the same with priorities ${mode}, seed %i`, (seed) =>
+        Effect.gen(function* () {
+          const maxQueued = yield* Random.nextIntBetween(0, 7)
+          const bulkhead = yield* Bulkhead.make({ maxConcurrent: 2, maxQueued, priorities: mode })
+          const model = new Model(2, maxQueued, mode)
+          const running = new Set<number>()
+          const calls = new Map<number, { readonly gate: Deferred.Deferred<void>; readonly fiber: Fiber.Fiber<void> }>()
+          for (let id = 0; id < 400; id++) {
+            const step = yield* Random.nextIntBetween(0, 10)
+            const known = Array.from(calls.keys())
+            const victim = known[yield* Random.nextIntBetween(0, Math.max(1, known.length))]
+            if (step < 5 || victim === undefined) {
+              const priority = Priority.all[yield* Random.nextIntBetween(0, 3)] ?? "normal"
+              const gate = yield* Deferred.make<void>()
+              const fiber = yield* Effect.sync(() => running.add(id)).pipe(
+                Effect.andThen(Deferred.await(gate)),
+                Effect.ensuring(Effect.sync(() => running.delete(id))),
+                bulkhead.execute,
+                Effect.ignore,
+                Priority.as(priority),
+                Effect.forkChild(start)
+              )
+              calls.set(id, { gate, fiber })
+              model.arrive({ id, priority: mode === "ignored" ? "normal" : priority })
+            } else if (step < 9) {
+              const call = calls.get(victim)!
+              calls.delete(victim)
+              if (step < 7 && running.has(victim)) yield* Deferred.succeed(call.gate, undefined)
+              else yield* Effect.forkChild(Fiber.interrupt(call.fiber), start)
+              model.gone(victim)
+            } else {
+              const to = yield* Random.nextIntBetween(1, 4)
+              yield* bulkhead.resize(to)
+              model.resize(to)
+            }
+            yield* TestClock.adjust(0)
+            assert.sameMembers(
+              Array.from(running),
+              model.running.map((one) => one.id)
+            )
+            const { admitted, dropped, left, refused } = yield* bulkhead.statistics
+            assert.deepStrictEqual(
+              { ...(yield* bulkhead.state), admitted, dropped, left, refused },
+              {
+                maxConcurrent: model.limit,
+                running: model.running.length,
+                waiting: model.waiting.length,
+                admitted: model.admitted,
+                dropped: model.dropped,
+                left: model.left,
+                refused: model.refused
+              }
+            )
+          }
+        }).pipe(Random.withSeed(seed))
+      )
+    }
+  })
+
+  describe("makeKeyed", () => {
+    it.effect("gives every key its own places, and forgets a key that nobody uses", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 1 })
+        const gate = yield* Deferred.make<void>()
+        const log: Array<string> = []
+        const fork = (key: string, name: string) =>
+          call(log, name, gate).pipe(bulkhead.execute({ key }), Effect.forkChild(start))
+        yield* fork("a", "a1")
+        yield* fork("b", "b1")
+        yield* fork("a", "a2")
+        assert.deepStrictEqual(log, ["a1", "b1"])
+        const refused = yield* Effect.void.pipe(bulkhead.execute({ key: "a" }), Effect.flip)
+        assert.deepStrictEqual([refused.key, refused.running, refused.waiting], ["a", 1, 1])
+        assert.strictEqual(refused.message, 'Bulkhead "a" full: 1 running, 1 waiting')
+        assert.deepStrictEqual(yield* bulkhead.states, [
+          { key: "a", maxConcurrent: 1, running: 1, waiting: 1 },
+          { key: "b", maxConcurrent: 1, running: 1, waiting: 0 }
+        ])
+        yield* Deferred.succeed(gate, undefined)
+        yield* TestClock.adjust(0)
+        assert.deepStrictEqual(log, ["a1", "b1", "a2"])
+        assert.deepStrictEqual(yield* bulkhead.states, [])
+        assert.deepStrictEqual(yield* bulkhead.state("a"), { maxConcurrent: 1, running: 0, waiting: 0 })
+        const { admitted, mostRunning, refused: count } = yield* bulkhead.statistics
+        assert.deepStrictEqual([admitted, mostRunning, count], [3, 1, 1])
+      })
+    )
+
+    it.effect("refuses a new key while maxKeys are in use, even where calls may wait", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 5, maxKeys: 2 })
+        const fork = (key: string) => Effect.never.pipe(bulkhead.execute({ key }), Effect.forkChild(start))
+        const first = yield* fork("a")
+        yield* fork("b")
+        const refused = yield* Effect.void.pipe(bulkhead.execute({ key: "c" }), Effect.flip)
+        assert.strictEqual(refused.message, 'Bulkhead "c" full: too many keys are in use')
+        yield* fork("b")
+        assert.strictEqual((yield* bulkhead.state("b")).waiting, 1)
+        yield* Fiber.interrupt(first)
+        yield* Effect.void.pipe(bulkhead.execute({ key: "c" }))
+      })
+    )
+
+    it.effect("resizes every key, those to come as well", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 5 })
+        const fork = (key: string) => Effect.never.pipe(bulkhead.execute({ key }), Effect.forkChild(start))
+        yield* fork("a")
+        yield* fork("a")
+        yield* bulkhead.resize(2)
+        assert.deepStrictEqual(yield* bulkhead.state("a"), { maxConcurrent: 2, running: 2, waiting: 0 })
+        assert.strictEqual((yield* bulkhead.state("b")).maxConcurrent, 2)
+        yield* fork("b")
+        yield* fork("b")
+        assert.strictEqual((yield* bulkhead.state("b")).running, 2)
+      })
+    )
+
+    it.effect("leaks nothing when interrupted at any operation, and keeps no key", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 1, maxKeys: 1 })
+        const guarded = bulkhead.execute({ key: "key" })
+        const empty = Effect.map(bulkhead.states, (states) => assert.deepStrictEqual(states, []))
+        const contended = Effect.gen(function* () {
+          yield* Effect.yieldNow.pipe(guarded, Effect.forkChild(start))
+          yield* guarded(Effect.void)
+        })
+        assert.isAbove(yield* interruptEverywhere(contended, empty), 8)
+      })
+    )
+
+    it("adds nothing but BulkheadFull to the type of a call", () => {
+      const guarded = (bulkhead: Bulkhead.KeyedBulkhead, self: Effect.Effect<number, "E", "R">) =>
+        bulkhead.execute({ key: "key" })(self)
+      expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, "E" | Bulkhead.BulkheadFull, "R">>()
+    })
+
+    it.effect("dies on { maxKeys: 0 }", () =>
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(Bulkhead.makeKeyed({ maxConcurrent: 1, maxKeys: 0 }))
+        const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+        assert.instanceOf(defect, RangeError)
+        assert.strictEqual(defect.message, "Bulkhead: maxKeys must be an integer >= 1, got 0")
       })
     )
   })
@@ -372,7 +885,16 @@ describe("Bulkhead", () => {
       [{ maxConcurrent: NaN }, "Bulkhead: maxConcurrent must be an integer >= 1, got NaN"],
       [{ maxConcurrent: 1, maxQueued: -1 }, "Bulkhead: maxQueued must be an integer >= 0, got -1"],
       [{ maxConcurrent: 1, maxQueued: Infinity }, "Bulkhead: maxQueued must be an integer >= 0, got Infinity"],
-      [{ maxConcurrent: 1, maxWait: -1 }, "Bulkhead: maxWait must be zero or more, got -1"]
+      [{ maxConcurrent: 1, maxWait: -1 }, "Bulkhead: maxWait must be zero or more, got -1"],
+      [{ maxConcurrent: 1, weights: { low: 0 } }, "Bulkhead: weights.low must be a finite number > 0, got 0"],
+      [
+        { maxConcurrent: 1, overload: { target: 0 } },
+        "Bulkhead: overload.target must be a finite duration over zero, got 0"
+      ],
+      [
+        { maxConcurrent: 1, overload: { interval: Infinity } },
+        "Bulkhead: overload.interval must be a finite duration over zero, got Infinity"
+      ]
     ] as const)("dies on %o", ([options, message]) =>
       Effect.gen(function* () {
         const exit = yield* Effect.exit(Bulkhead.make(options))

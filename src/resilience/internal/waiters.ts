@@ -14,8 +14,8 @@ export interface Links<W> {
 /** A first-in, first-out queue that any waiter can leave. A waiter stands in one queue at a time, once. */
 export class Waiters<W extends Links<W>> {
   head: W | undefined = undefined
+  tail: W | undefined = undefined
   size = 0
-  private tail: W | undefined = undefined
 
   /** Adds a waiter behind all others. */
   push(waiter: W): void {

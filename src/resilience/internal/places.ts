@@ -1,0 +1,305 @@
+/**
+ * Hands out a number of places, and lines up those who wait for one. What a bulkhead and an adaptive limit have in common.
+ *
+ * An uncontended call takes its place and gives it back in one synchronous step each. A freed place goes straight to the
+ * next who waits, so that nobody who comes later can take it.
+ */
+import { Clock, Duration, Effect, type Fiber } from "effect"
+import type { QueueOptions, Statistics } from "../Bulkhead.ts"
+import { remainingMillisUnsafe } from "../Deadline.ts"
+import * as Priority from "../Priority.ts"
+import { Line, Lines, type Overload, type Waiter } from "./lines.ts"
+import { nowMillisUnsafe } from "./monotonic.ts"
+
+/** How calls wait, and how they are refused. */
+export interface Rules<E> {
+  readonly maxQueued: number
+  readonly maxWaitMillis: number
+  readonly priorities: "ignored" | "strict" | "weighted"
+  readonly weights: Readonly<Record<Priority.Priority, number>>
+  readonly overload: Overload | undefined
+  readonly refusal: (places: Places<E>) => E
+}
+
+/** Reads the options of a queue. What makes no sense is a `RangeError` that names the module and the option. */
+export const queueRules = (module: string, options: QueueOptions): Omit<Rules<never>, "refusal"> => {
+  const { order = "fifo", overload = {}, priorities = "ignored" } = options
+  const number = (name: string, value: number, expected: string, valid: boolean): number => {
+    if (valid) return value
+    throw new RangeError(`${module}: ${name} must be ${expected}, got ${value}`)
+  }
+  const maxQueued = options.maxQueued ?? 0
+  const maxWait = Duration.toMillis(options.maxWait ?? "Infinity")
+  const target = Duration.toMillis(overload.target ?? 5)
+  const interval = Duration.toMillis(overload.interval ?? 100)
+  const { critical = 8, high = 4, low = 1, normal = 2 } = options.weights ?? {}
+  const weights = { critical, high, normal, low }
+  for (const [name, weight] of Object.entries(weights)) {
+    number(`weights.${name}`, weight, "a finite number > 0", weight > 0 && weight < Infinity)
+  }
+  number("overload.target", target, "a finite duration over zero", target > 0 && target < Infinity)
+  number("overload.interval", interval, "a finite duration over zero", interval > 0 && interval < Infinity)
+  return {
+    maxQueued: integer(module, "maxQueued", 0, maxQueued),
+    maxWaitMillis: number("maxWait", maxWait, "zero or more", maxWait >= 0),
+    priorities,
+    weights,
+    overload: order === "fifo" ? undefined : { targetMillis: target, intervalMillis: interval }
+  }
+}
+
+/** Counts that start at nothing. */
+export const noStatistics = (): Counts => ({
+  admitted: 0,
+  refused: 0,
+  timedOut: 0,
+  dropped: 0,
+  left: 0,
+  mostRunning: 0,
+  mostWaiting: 0
+})
+
+/** The `Statistics` while they are being counted. */
+export type Counts = { -readonly [K in keyof Statistics]: Statistics[K] }
+
+/** A call on its way through: what it holds, and what it needs to be woken. */
+export class Call<E> implements Waiter<Call<E>> {
+  place: "outside" | "waiting" | "running" = "outside"
+  places: Places<E> | undefined = undefined
+  /** The line it belongs to: given with its partition, or known when it waits. */
+  line: Line<Call<E>> | undefined
+  fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** Ends the wait after `maxWait`. */
+  timer: Fiber.Fiber<void> | undefined = undefined
+  /** Lets it run, or refuses it. */
+  wake: (refused?: Effect.Effect<never, E>) => void = noop
+  queuedAt = 0
+  previous: Call<E> | undefined = undefined
+  next: Call<E> | undefined = undefined
+
+  constructor(line: Line<Call<E>> | undefined) {
+    this.line = line
+  }
+
+  leave(): undefined {
+    // An exit handler runs once, after everything else of the call.
+    if (this.place !== "outside") this.places?.leave(this)
+  }
+}
+
+/** A number of places, and the lines in front of them. */
+export class Places<E> {
+  limit: number
+  running = 0
+  readonly key: string | undefined
+  private readonly rules: Rules<E>
+  private readonly counts: Counts
+  private readonly onIdle: ((places: Places<E>) => void) | undefined
+  private lines: Lines<Call<E>> | undefined
+  // As long as nobody comes or goes, all refusals are the same: in an outage there may be thousands of them.
+  private refusal: Effect.Effect<never, E> | undefined = undefined
+  private refusedRunning = 0
+  private refusedWaiting = 0
+
+  constructor(
+    rules: Rules<E>,
+    limit: number,
+    counts: Counts,
+    options: {
+      readonly key?: string
+      readonly onIdle?: (places: Places<E>) => void
+      readonly lines?: Lines<Call<E>>
+    } = {}
+  ) {
+    this.rules = rules
+    this.limit = limit
+    this.counts = counts
+    this.key = options.key
+    this.onIdle = options.onIdle
+    this.lines = options.lines
+  }
+
+  get waiting(): number {
+    return this.lines === undefined ? 0 : this.lines.size
+  }
+
+  /** Changes the number of places. More of them go to those who wait at once. */
+  resize(limit: number): void {
+    this.limit = limit
+    this.fill()
+  }
+
+  /** What `call` does now: run, wait or be refused. To be evaluated by `fiber`, and followed by `call.leave`. */
+  admit<A, E1, R>(
+    call: Call<E>,
+    self: Effect.Effect<A, E1, R>,
+    fiber: Fiber.Fiber<unknown, unknown>
+  ): Effect.Effect<A, E | E1, R> {
+    if (this.take(call)) return self
+    if (!this.mayWait(call, fiber)) return this.refuse()
+    return Effect.callback<A, E | E1, R>((resume) => {
+      // The fiber may have been suspended since: what was true then need not be true now.
+      if (this.take(call)) return resume(self)
+      if (!this.mayWait(call, fiber)) return resume(this.refuse())
+      this.join(call, fiber)
+      call.wake = (refused) => resume(refused ?? self)
+    })
+  }
+
+  leave(call: Call<E>): undefined {
+    const { place } = call
+    // First of all: the timer tells its observer at once, which must not find a waiter any more.
+    call.place = "outside"
+    if (place === "waiting") {
+      this.counts.left++
+      this.unqueue(call)
+    } else {
+      this.running--
+      if (call.line !== undefined) call.line.running--
+      if (this.lines !== undefined) this.fill()
+    }
+    if (this.running === 0 && this.onIdle !== undefined && this.waiting === 0) this.onIdle(this)
+  }
+
+  private take(call: Call<E>): boolean {
+    const { line } = call
+    if (this.running >= this.limit && (line === undefined || line.running >= line.guaranteed)) return false
+    this.start(call)
+    return true
+  }
+
+  private start(call: Call<E>): void {
+    call.place = "running"
+    call.places = this
+    if (call.line !== undefined) call.line.running++
+    const running = ++this.running
+    const { counts } = this
+    counts.admitted++
+    if (running > counts.mostRunning) counts.mostRunning = running
+  }
+
+  private mayWait(call: Call<E>, fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    const { maxQueued, maxWaitMillis } = this.rules
+    if (maxQueued === 0 || maxWaitMillis === 0 || remainingMillisUnsafe(fiber) <= 0) return false
+    if (this.waiting < maxQueued) return true
+    const lines = this.linesNow()
+    return lines.displaced(call.line ?? this.lineOf(lines, fiber)) !== undefined
+  }
+
+  private join(call: Call<E>, fiber: Fiber.Fiber<unknown, unknown>): void {
+    const { maxQueued, maxWaitMillis, overload } = this.rules
+    const lines = this.linesNow()
+    const line = (call.line ??= this.lineOf(lines, fiber))
+    if (lines.size >= maxQueued) {
+      const displaced = lines.displaced(line)
+      if (displaced !== undefined) this.drop(displaced)
+    }
+    call.place = "waiting"
+    call.places = this
+    call.fiber = fiber
+    if (overload !== undefined) call.queuedAt = nowMillisUnsafe(fiber)
+    lines.push(line, call)
+    if (lines.size > this.counts.mostWaiting) this.counts.mostWaiting = lines.size
+    if (maxWaitMillis === Infinity) return
+    const sleep = fiber.getRef(Clock.Clock).sleep(Duration.millis(Math.ceil(maxWaitMillis)))
+    call.timer = Effect.runForkWith(fiber.context)(sleep)
+    call.timer.addObserver(() => {
+      if (call.place !== "waiting") return
+      call.place = "outside"
+      this.counts.timedOut++
+      this.unqueue(call)
+      call.wake(this.refused())
+    })
+  }
+
+  // A freed place goes straight to the next who waits: it counts as running from here on, whether it starts or is
+  // interrupted first. It is woken by its own dispatcher, never inside the stack of the call that ends.
+  private fill(): void {
+    const { lines } = this
+    if (lines === undefined) return
+    const { overload } = this.rules
+    if (overload !== undefined && lines.size === 0 && this.running < this.limit) return lines.relax()
+    while (lines.size > 0) {
+      const line = lines.next(this.running < this.limit)
+      const now = overload === undefined ? 0 : nowFor(line?.head)
+      const call = line?.first(overload, now)
+      if (line === undefined || call === undefined) return
+      lines.serve(line)
+      this.start(call)
+      this.unqueue(call)
+      call.fiber?.currentDispatcher.scheduleTask(call.wake, 0)
+      if (overload === undefined) continue
+      for (let stale = line.stale(overload, now); stale !== undefined; stale = line.stale(overload, now)) {
+        this.drop(stale)
+      }
+    }
+  }
+
+  private drop(call: Call<E>): void {
+    call.place = "outside"
+    this.counts.dropped++
+    this.unqueue(call)
+    const refused = this.refused()
+    call.fiber?.currentDispatcher.scheduleTask(() => call.wake(refused), 0)
+  }
+
+  private unqueue(call: Call<E>): void {
+    if (call.line !== undefined) this.lines?.remove(call.line, call)
+    call.timer?.interruptUnsafe()
+  }
+
+  private refuse(): Effect.Effect<never, E> {
+    this.counts.refused++
+    return this.refused()
+  }
+
+  private refused(): Effect.Effect<never, E> {
+    const { refusal, running, waiting } = this
+    if (refusal !== undefined && this.refusedRunning === running && this.refusedWaiting === waiting) return refusal
+    this.refusedRunning = running
+    this.refusedWaiting = waiting
+    return (this.refusal = Effect.fail(this.rules.refusal(this)))
+  }
+
+  private linesNow(): Lines<Call<E>> {
+    const { priorities, weights } = this.rules
+    return (this.lines ??= new Lines(
+      priorities === "ignored" ? [new Line<Call<E>>(1)] : Priority.all.map((priority) => new Line(weights[priority])),
+      priorities === "weighted"
+    ))
+  }
+
+  private lineOf(lines: Lines<Call<E>>, fiber: Fiber.Fiber<unknown, unknown>): Line<Call<E>> {
+    const at = this.rules.priorities === "ignored" ? 0 : Priority.all.indexOf(Priority.currentUnsafe(fiber))
+    const line = lines.all[at]
+    if (line === undefined) throw new RangeError(`no such priority: ${Priority.currentUnsafe(fiber)}`)
+    return line
+  }
+}
+
+/** Runs the effect in one of the places that `find` finds. */
+export const enter = <A, E, E1, R>(
+  self: Effect.Effect<A, E1, R>,
+  find: (call: Call<E>) => Places<E>,
+  line?: Line<Call<E>>
+): Effect.Effect<A, E | E1, R> =>
+  Effect.suspend(() => {
+    const call = new Call<E>(line)
+    // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
+    return Effect.onExitPrimitive(
+      Effect.withFiber<A, E | E1, R>((fiber) => find(call).admit(call, self, fiber)),
+      () => call.leave()
+    )
+  })
+
+/** An integer of at least `min`, or a `RangeError` that names the module and the option. */
+export const integer = (module: string, name: string, min: number, value: number): number => {
+  if (Number.isInteger(value) && value >= min) return value
+  throw new RangeError(`${module}: ${name} must be an integer >= ${min}, got ${value}`)
+}
+
+// One who waits is alive, and has a clock.
+const nowFor = <E>(waiting: Call<E> | undefined): number =>
+  waiting?.fiber === undefined ? 0 : nowMillisUnsafe(waiting.fiber)
+
+const noop = () => {}
