@@ -39,6 +39,8 @@ export const make = (
   // Where reading forwards has come to, inclusive. Not stored: a new process begins with the overlap again.
   let since: number | undefined
   let newGamesRead = false
+  // How often in a row nothing came from behind the oldest game.
+  let nothingOlder = 0
 
   const readNewGames = Effect.gen(function* () {
     const lichess = yield* Lichess
@@ -81,7 +83,6 @@ export const make = (
   const readOldGames = Effect.gen(function* () {
     const lichess = yield* Lichess
     let position = yield* target.position
-    let fruitless = 0
     // Games at the edge are listed again and must not use up what may be stored.
     let slack = position.oldest === null ? 0 : edgeGames
     while (target.left() > 0 && !position.reachedStart) {
@@ -114,8 +115,8 @@ export const make = (
       )
       const full = received >= max
       slack = Math.max(edgeGames, full && inserted === 0 ? slack * 2 : slack)
-      if (inserted > 0) fruitless = 0
-      else if (!full && ++fruitless === confirmations) {
+      if (inserted > 0) nothingOlder = 0
+      else if (!full && ++nothingOlder >= confirmations) {
         position = { ...position, reachedStart: true }
         yield* target.commit({ games: [], odd: [] }, position)
       }

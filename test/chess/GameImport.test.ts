@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber, Layer, Logger, Option, References, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Layer, Logger, Option, References, Scheduler, Stream } from "effect"
+import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 import { GameImport, type ImportProgress, type StartRequest } from "../../src/chess/GameImport.ts"
 import { ImportStore } from "../../src/chess/ImportStore.ts"
@@ -124,11 +125,29 @@ describe("GameImport", () => {
           Array.from({ length: 20 }),
           (_, index) => start("anna", { owner: `owner ${index}` }),
           { concurrency: "unbounded" }
-        )
+        ).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, 10))
         assert.strictEqual(outcomes.filter((_) => _.outcome === "started").length, 1)
         assert.strictEqual(new Set(outcomes.map((_) => _.progress.importId)).size, 1)
         assert.deepStrictEqual((yield* list).slots, { total: 2, available: 1 })
+        assert.strictEqual((yield* World.untilEnded("anna", "lichess")).imported, 400)
       }).pipe(Effect.provide(World.layerWorld(slow, { maxQueued: 100 })))
+    )
+
+    it.effect("leaves no import that nobody runs, wherever it is interrupted", () =>
+      Effect.gen(function* () {
+        const store = yield* ImportStore
+        let asked = 0
+        const operations = yield* interruptEverywhere(
+          Effect.suspend(() => start(`user-${asked++}`)),
+          Effect.gen(function* () {
+            const imports = yield* GameImport
+            const { queued, running } = yield* imports.list
+            const known = [...running, ...queued].map((_) => _.importId)
+            assert.deepStrictEqual(known.sort(), (yield* store.unfinished).map((_) => _.importId).sort())
+          })
+        )
+        assert.isAbove(operations, 50)
+      }).pipe(Effect.provide(World.layerWorld(slow, { maxQueued: 10_000 })))
     )
 
     it.effect("lets premium imports run before others that wait longer", () =>
@@ -245,6 +264,22 @@ describe("GameImport", () => {
           [...counts].sort((a, b) => a - b)
         )
         assert.isAbove(new Set(counts).size, 10)
+      }).pipe(Effect.provide(World.layerWorld(slow)))
+    )
+
+    it.effect("shows at once that others have left the queue", () =>
+      Effect.gen(function* () {
+        const imports = yield* GameImport
+        for (const user of ["anna", "bela", "cora", "dora"]) yield* start(user)
+        const positions: Array<number | null> = []
+        yield* imports.changes("dora", "lichess").pipe(
+          Stream.runForEach((change) => Effect.sync(() => positions.push(change.queuePosition))),
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* World.advance("1 second")
+        yield* cancel("cora")
+        yield* World.advance("150 millis")
+        assert.deepStrictEqual([...new Set(positions)], [2, 1])
       }).pipe(Effect.provide(World.layerWorld(slow)))
     )
 
@@ -375,6 +410,27 @@ describe("GameImport", () => {
       }).pipe(Effect.provide(World.layerWorld(slow, { maxAttempts: 4 })))
     )
 
+    it.effect("waits as long as the site asks, and counts that once", () =>
+      Effect.gen(function* () {
+        const sites = yield* World.Sites
+        yield* sites.lichess.inject({ kind: "too-many-requests", for: "5 minutes" })
+        yield* start("anna")
+        assert.deepInclude(yield* World.untilEnded("anna", "lichess"), { status: "complete", imported: 400 })
+        assert.isAtMost((yield* sites.requests).lichess.byStatus["429"] ?? 0, 4)
+      }).pipe(Effect.provide(World.layerWorld({ users }, { maxAttempts: 6 })))
+    )
+
+    it.effect("counts attempts in a row only", () =>
+      Effect.gen(function* () {
+        const sites = yield* World.Sites
+        yield* sites.lichess.inject({ kind: "cut-between-games", after: 0, rate: 0.4, times: 12 })
+        yield* sites.lichess.inject({ kind: "cut-between-games", after: 20, times: 24 })
+        yield* start("anna")
+        assert.deepInclude(yield* World.untilEnded("anna", "lichess"), { status: "complete", imported: 400 })
+        assert.isAbove((yield* sites.requests).lichess.byEndpoint.games, 20)
+      }).pipe(Effect.provide(World.layerWorld({ users }, { maxAttempts: 5 })))
+    )
+
     it.effect("does not fail an import that moves a little with each attempt", () =>
       Effect.gen(function* () {
         const sites = yield* World.Sites
@@ -408,6 +464,24 @@ describe("GameImport", () => {
               assert.strictEqual((yield* World.storedIds(user, "lichess")).length, 400)
             }
           })
+        )
+      }).pipe(Effect.provide(layerMachine))
+    )
+
+    it.effect("lets those that had a slot go before premium ones when there are fewer slots", () =>
+      Effect.gen(function* () {
+        yield* inProcess(
+          Effect.gen(function* () {
+            for (const user of ["anna", "bela", "cora"]) yield* start(user)
+            yield* start("dora", { premium: true })
+            yield* World.advance("2 seconds")
+          })
+        )
+        yield* inProcess(
+          Effect.gen(function* () {
+            assert.deepInclude(yield* list, { running: "anna", queued: "bela dora cora" })
+          }),
+          { maxConcurrent: 1 }
         )
       }).pipe(Effect.provide(layerMachine))
     )

@@ -3,6 +3,7 @@ import { Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { ImportStore } from "../../src/chess/ImportStore.ts"
 import type * as Faults from "../../src/chess/simulator/Faults.ts"
+import { historyEnds } from "../../src/chess/simulator/Simulator.ts"
 import type * as Simulator from "../../src/chess/simulator/Simulator.ts"
 import * as World from "../support/importWorld.ts"
 
@@ -116,6 +117,15 @@ describe("LichessImport", () => {
       }).pipe(Effect.provide(World.layerWorld(player({ games: 1000, playsEvery: "1 hour", oddities: 0 }))))
     )
 
+    it.effect("continues behind the oldest game, however many were played on that day", () =>
+      Effect.gen(function* () {
+        const upstream = yield* upstreamIds
+        yield* importGames(100)
+        yield* importGames(100)
+        assert.deepStrictEqual(sorted(yield* World.storedIds(user, "lichess")), sorted(upstream.slice(0, 200)))
+      }).pipe(Effect.provide(World.layerWorld(player({ games: 1000, from: historyEnds - 86_400_000, oddities: 0 }))))
+    )
+
     it.effect("asks little again when there is nothing new", () =>
       Effect.gen(function* () {
         yield* importGames()
@@ -201,15 +211,25 @@ describe("LichessImport", () => {
       }).pipe(Effect.provide(World.layerWorld(player({ games: 3000 }))))
     )
 
-    it.effect("gets past games created in the same millisecond, whatever the limit cuts off", () =>
+    it.effect("loses no game that comes behind the next one, wherever the stream is cut", () =>
       Effect.gen(function* () {
-        for (let total = 7; total < 400; total += 7) {
+        yield* inject({ kind: "unordered-games", every: 2 })
+        yield* inject({ kind: "cut-between-games", after: 100, times: 10 })
+        yield* inject({ kind: "cut-between-games", after: 77, times: 10 })
+        assert.strictEqual((yield* importGames()).imported, 2000)
+        yield* checkSameGames
+      }).pipe(Effect.provide(World.layerWorld(player({ games: 2000, oddities: 0 }))))
+    )
+
+    it.effect("gets past any number of games created in the same millisecond, whatever the limit cuts off", () =>
+      Effect.gen(function* () {
+        for (let total = 7; total < 100; total += 7) {
           assert.strictEqual((yield* importGames(7)).imported, 7)
           assert.strictEqual((yield* World.storedIds(user, "lichess")).length, total)
         }
-        assert.strictEqual((yield* importGames(7)).imported, 1)
+        assert.strictEqual((yield* importGames(7)).imported, 2)
         yield* checkSameGames
-      }).pipe(Effect.provide(World.layerWorld(player({ games: 400, oddities: 1 }))))
+      }).pipe(Effect.provide(World.layerWorld(player({ games: 100, from: historyEnds - 3, oddities: 0 }))))
     )
   })
 })

@@ -73,9 +73,11 @@ const survives = Effect.fnUntraced(function* (options: {
   readonly platform: Platform
   readonly simulator: Simulator.Simulator
   readonly kills: number
+  /** Of so many ends in a row, the last is a SIGTERM. */
+  readonly stopsEvery?: number
   readonly longestLife: number
 }) {
-  const { kills, platform, simulator } = options
+  const { kills, platform, simulator, stopsEvery = Infinity } = options
   const directory = yield* temporaryDirectory
   const file = join(directory, "chess.db")
   const urls = yield* Simulator.listen(simulator)
@@ -108,7 +110,7 @@ const survives = Effect.fnUntraced(function* (options: {
     // Every fourth dies while it starts, the others while they import.
     if (kill % 4 !== 3) yield* process.logged("import.slot-acquired")
     yield* Effect.sleep(yield* Random.nextIntBetween(0, options.longestLife))
-    yield* process.end("SIGKILL")
+    yield* process.end((kill + 1) % stopsEvery === 0 ? "SIGTERM" : "SIGKILL")
 
     const { checkpoint, counted, games, ids, jobs } = inspect(file, platform)
     assert.strictEqual(jobs.length, 1)
@@ -152,7 +154,7 @@ describe("a service that is killed", () => {
   )
 
   it.live(
-    "imports every game from Chess.com once, killed 6 times",
+    "imports every game from Chess.com once, killed and stopped 3 times each",
     () =>
       Effect.gen(function* () {
         const simulator = yield* Simulator.make({
@@ -160,7 +162,13 @@ describe("a service that is killed", () => {
         })
         yield* simulator.chessCom.inject({ kind: "delay", delay: "80 millis" })
         yield* simulator.chessCom.inject({ kind: "reset", rate: 0.1 })
-        const unfinished = yield* survives({ platform: "chess.com", simulator, kills: 6, longestLife: 700 })
+        const unfinished = yield* survives({
+          platform: "chess.com",
+          simulator,
+          kills: 6,
+          stopsEvery: 2,
+          longestLife: 700
+        })
         assert.isAtLeast(unfinished, 3)
       }).pipe(Random.withSeed("six lives")),
     120_000
