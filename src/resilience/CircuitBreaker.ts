@@ -72,7 +72,8 @@ export interface CircuitBreaker {
   readonly transitions: Stream.Stream<Transition>
   /**
    * Opens the circuit of a key at once, for at least `duration`, by default for its open time: for an answer that is
-   * meant for this client, such as a 403. One that is open stays so at least that long; one that is isolated stays so.
+   * meant for this client, such as a 403. One that is open stays so for that long from now on; one
+   * that is isolated stays so.
    */
   readonly open: (key: string, duration?: Duration.Input) => Effect.Effect<void>
   /** Refuses all calls of a key until `close` or `reset`. */
@@ -487,12 +488,12 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
           if (phase === "Isolated") return
           const now = nowMillisUnsafe(fiber)
           const more = own(circuit)
-          if (phase !== "Open") {
+          if (phase === "Open") {
+            more.openedFor = Math.max(more.openedFor, asked ?? 0)
+            more.openUntil = Math.max(more.openUntil, now + (asked ?? more.openedFor))
+          } else {
             startAgainIfHealthy(circuit, now)
             open(circuit, phase, now, now, asked ?? takeOpenTime(circuit, now, fiber))
-          } else if (asked !== undefined && now + asked > more.openUntil) {
-            more.openUntil = now + asked
-            more.openedFor = Math.max(more.openedFor, asked)
           }
         }),
       isolate: (key) =>

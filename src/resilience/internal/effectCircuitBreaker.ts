@@ -48,10 +48,10 @@ const executeWith =
           admitted = true
           return self
         })
-        return Effect.catchIf(
-          call.pipe(breaker.execute({ key })),
-          (error): error is CircuitOpen => !admitted && Predicate.isTagged(error, "CircuitOpen"),
-          (error) => Effect.fail(toError(error))
+        const isRefusal = (error: E | CircuitOpen): error is CircuitOpen =>
+          !admitted && Predicate.isTagged(error, "CircuitOpen")
+        return Effect.catchCause(call.pipe(breaker.execute({ key })), (cause) =>
+          Effect.failCause(Cause.map(cause, (error: E | CircuitOpen) => (isRefusal(error) ? toError(error) : error)))
         )
       })
     }
