@@ -101,7 +101,11 @@ export const join = <K, A, E, R, T>(
       const waiter =
         current.doubts === undefined && !current.run.partial
           ? resume
-          : orAgain(current, current.doubts !== undefined, resume, () => join(flights, fiber, key, work, terms))
+          : orAgain(current, current.doubts !== undefined, resume, () => {
+              // One call counts once.
+              flights.joined--
+              return join(flights, fiber, key, work, terms)
+            })
       wait(current, waiter)
       return leaving(flights, current, waiter)
     }
@@ -134,24 +138,35 @@ export const joinMany = <K, A, E, R, T>(
       answers.set(key, found ?? nothing)
       if (found !== undefined) continue
       const current = flights.byKey.get(key)
-      // A doubtful flight is replaced rather than joined, so that one run is enough for all that is asked.
-      if (current !== undefined && current.doubts === undefined) joined.push(current)
-      else asked.push(key)
+      if (current === undefined) asked.push(key)
+      else joined.push(current)
     }
     flights.joined += joined.length
     flights.started += asked.length
     const run = prepare(flights, asked, true)
     const held = joined.concat(run.flights)
+    const refuted: Array<K> = []
     let open = held.length
+    const end = () => {
+      if (refuted.length === 0) return Effect.succeed(answers)
+      // One call counts once.
+      flights.joined -= refuted.length
+      return Effect.map(joinMany(flights, fiber, refuted, work, terms), (more) => {
+        for (const [key, answer] of more) answers.set(key, answer)
+        return answers
+      })
+    }
     const waiters = held.map((flight) => {
+      const late = flight.doubts !== undefined
       const waiter: Waiter<A, E> = (answer) => {
-        answers.set(flight.key, answer)
-        if (--open === 0) resume(Effect.succeed(answers))
+        if (late && flight.refuted) refuted.push(flight.key)
+        else answers.set(flight.key, answer)
+        if (--open === 0) resume(end())
       }
       wait(flight, waiter)
       return waiter
     })
-    if (open === 0) return resume(Effect.succeed(answers))
+    if (open === 0) return resume(end())
     // The fiber's context holds R: the type of the returned effect asks for it.
     const effect = Effect.suspend(() => work(asked)) as Effect.Effect<ReadonlyMap<K, A>, E>
     if (asked.length > 0) launch(flights, fiber, run, effect, part, terms)
@@ -248,11 +263,10 @@ export const observed = <K, A, E, R>(
     self
   )
 
-// A run that takes its keys from whatever has them now, and has not begun.
+// A run for keys that have none, which has not begun.
 const prepare = <K, A, E, T>(flights: Flights<K, A, E, T>, keys: ReadonlyArray<K>, partial: boolean): Run<K, A, E> => {
   const run: Run<K, A, E> = { flights: [], partial, fiber: undefined, wanted: 0 }
   for (const key of keys) {
-    cutOff(flights, key)
     const flight: Flight<K, A, E> = {
       key,
       run,
@@ -308,9 +322,11 @@ const land = <K, A, E, T>(
   fiber: Fiber.Fiber<unknown, unknown>,
   terms: T
 ): Effect.Effect<A, E> | undefined => {
-  if (exit === undefined || Exit.hasInterrupts(exit) || flights.byKey.get(flight.key) !== flight) return exit
+  if (exit === undefined || Exit.hasInterrupts(exit)) return exit
+  // Also of a flight that was cut off after someone came late.
   flight.refuted = flight.doubts !== undefined && flight.doubts.some((doubt) => doubt(flight.key, exit))
-  return flight.refuted ? exit : (flights.land(flight.key, exit, fiber, terms) ?? exit)
+  if (flight.refuted || flights.byKey.get(flight.key) !== flight) return exit
+  return flights.land(flight.key, exit, fiber, terms) ?? exit
 }
 
 const wait = <K, A, E>(flight: Flight<K, A, E>, waiter: Waiter<A, E>): void => {
