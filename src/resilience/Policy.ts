@@ -6,7 +6,8 @@
  * attempt to its last; every attempt takes a token, has its own timeout and counts for the circuit.
  *
  * A refusal by the open circuit ends the retries, unless the call has a deadline and the circuit lets calls through again
- * before it. For another order, `pipe` the primitives by hand.
+ * before it. With a bulkhead, the circuit is asked before the call takes or waits for a place as well: nobody queues for a
+ * refusal, or behind a probe. For another order, `pipe` the primitives by hand.
  *
  * Holds no state but that of its parts, which can be shared with other policies.
  */
@@ -114,10 +115,15 @@ export function make(options: Parts): Policy<unknown, unknown, unknown> | Cached
   // From the outside in: each part is applied to what the ones after it have made of the call.
   const parts: Array<Part> = []
   if (deadline !== undefined) parts.push(Deadline.within(deadline))
-  if (bulkhead !== undefined) parts.push(bulkhead.execute)
-  if (retry !== undefined) {
-    parts.push(circuitBreaker === undefined || deadline !== undefined ? retry.execute : retryWhileClosed(retry))
+  const retried =
+    retry === undefined || circuitBreaker === undefined || deadline !== undefined
+      ? retry?.execute
+      : retryWhileClosed(retry)
+  if (bulkhead !== undefined) {
+    if (circuitBreaker !== undefined) parts.push(unlessRefused(circuitBreaker.check(circuit), retried))
+    parts.push(bulkhead.execute)
   }
+  if (retried !== undefined) parts.push(retried)
   if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
   if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
   if (timeout !== undefined) parts.push(Timeout.timeout(timeout))
@@ -147,6 +153,24 @@ interface Parts extends Options<
 > {
   readonly cache?: Cache<Key, unknown, unknown>
 }
+
+// Whoever would retry the refusal does so here, where no place is taken meanwhile.
+const unlessRefused =
+  (check: Effect.Effect<void, CircuitOpen>, retried: Part | undefined): Part =>
+  (self) =>
+    Effect.matchCauseEffect(check, {
+      onSuccess: () => self,
+      onFailure: (refusal) => {
+        if (retried === undefined) return Effect.failCause(refusal)
+        let again = false
+        const first = Effect.suspend(() => {
+          if (again) return check
+          again = true
+          return Effect.failCause(refusal)
+        })
+        return Effect.flatMap(retried(first), () => self)
+      }
+    })
 
 // Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries. It passes through
 // the retry as a defect, which is never retried, and is itself again outside it.

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Data, Effect, Fiber, Result } from "effect"
+import { Clock, Data, Effect, Exit, Fiber, Option, Result } from "effect"
 import {
   Bulkhead,
   Cache,
@@ -205,6 +205,46 @@ describe("Composition", () => {
         assert.strictEqual(yield* scenarios.failing(yield* composed(name)), failing)
         assert.strictEqual(yield* scenarios.slow(yield* composed(name)), slow)
         assert.strictEqual(yield* scenarios.crowd(yield* composed(name)), crowd)
+      })
+    )
+  }
+
+  // A policy with one place, under a circuit that is open, about to be probed, or being probed by a call that hangs.
+  const behindCircuit = Effect.fnUntraced(function* (
+    options: { readonly deadline?: number; readonly retry?: Retry.Retry },
+    circuit: "open" | "ready" | "probed"
+  ) {
+    const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 9 })
+    const circuitBreaker = yield* CircuitBreaker.make({ openFor: 100 })
+    yield* circuitBreaker.open("default")
+    if (circuit !== "open") yield* TestClock.adjust(100)
+    const policy = Policy.make({ ...options, bulkhead, circuitBreaker })
+    if (circuit === "probed") yield* Effect.forkChild(policy.execute(Effect.never), { startImmediately: true })
+    const call = yield* Effect.forkChild(Effect.exit(policy.execute(Effect.succeed("ok"))), { startImmediately: true })
+    const at = call.pollUnsafe() === undefined ? "waits" : "ends"
+    const { running, waiting } = yield* bulkhead.state
+    yield* TestClock.adjust(1000)
+    const exit = yield* Fiber.join(call)
+    const end = Exit.isSuccess(exit) ? exit.value : wordFor(Option.getOrNull(Exit.findErrorOption(exit)))
+    return `${end}, ${at} at once; ${running} in a place, ${waiting} before it`
+  })
+
+  for (const [options, circuit, expected] of [
+    [{}, "open", "Open, ends at once; 0 in a place, 0 before it"],
+    [{}, "ready", "ok, ends at once; 0 in a place, 0 before it"],
+    [{}, "probed", "Open, ends at once; 1 in a place, 0 before it"],
+    [{ retry }, "open", "Open, ends at once; 0 in a place, 0 before it"],
+    [{ retry }, "probed", "Open, ends at once; 1 in a place, 0 before it"],
+    [{ deadline: 50 }, "probed", "Open, ends at once; 1 in a place, 0 before it"],
+    [{ deadline: 50, retry }, "open", "Open, ends at once; 0 in a place, 0 before it"],
+    [{ deadline: 500, retry }, "open", "ok, waits at once; 0 in a place, 0 before it"],
+    [{ deadline: 500, retry }, "probed", "Open, waits at once; 1 in a place, 0 before it"]
+  ] as const) {
+    const parts = Object.keys(options).join(" and ") || "nothing"
+    const within = "deadline" in options ? ` of ${options.deadline} ms` : ""
+    it.effect(`nobody queues for a refusal: bulkhead, breaker and ${parts}${within}, circuit ${circuit}`, () =>
+      Effect.gen(function* () {
+        assert.strictEqual(yield* behindCircuit(options, circuit), expected)
       })
     )
   }
