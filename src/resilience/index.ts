@@ -10,6 +10,7 @@ export * as Timeout from "./Timeout.ts"
 export * as CircuitBreaker from "./CircuitBreaker.ts"
 
 // Load: how much may be asked of a dependency, and how to ask once for many.
+export * as AdaptiveLimit from "./AdaptiveLimit.ts"
 export * as Batcher from "./Batcher.ts"
 export * as Bulkhead from "./Bulkhead.ts"
 export * as Cache from "./Cache.ts"
