@@ -27,6 +27,8 @@ export class ChessCom extends Context.Service<
     readonly archives: (user: string) => Effect.Effect<ReadonlyArray<Month>, UpstreamError | UserNotFound>
     /** The games of a month, newest first, unless the month is still what it was when it had this ETag. */
     readonly month: (query: MonthQuery) => Effect.Effect<MonthAnswer, UpstreamError | UserNotFound>
+    /** Fails if a question asked now would be refused: for those who have to wait before they can ask it. */
+    readonly check: Effect.Effect<void, UpstreamError>
     readonly state: Effect.Effect<State>
     /** The changes of the circuit from now on. */
     readonly transitions: Stream.Stream<CircuitBreaker.Transition>
@@ -147,7 +149,14 @@ export const make = Effect.fnUntraced(function* (
     return { _tag: "Games", etag: found.etag, batch: ChessComGame.decodeGames(found.body.games) }
   })
 
-  return { userStatus, archives, month, state: upstream.state, transitions: upstream.transitions }
+  return {
+    userStatus,
+    archives,
+    month,
+    check: upstream.check,
+    state: upstream.state,
+    transitions: upstream.transitions
+  }
 })
 
 /** Provides `ChessCom`. */

@@ -122,8 +122,16 @@ export const make = Effect.fnUntraced(function* (
     maxConcurrent: options.maxConcurrent ?? 1
   })
 
+  // While the circuit is not closed nobody collects questions: one is asked as a probe, the others are refused at once.
+  const ask = (id: string) =>
+    Effect.flatMap(upstream.state, ({ circuit }) =>
+      circuit._tag === "Closed"
+        ? batcher.get(id)
+        : Effect.map(lookUp([id]), (users) => Option.fromUndefinedOr(users.get(id)))
+    )
+
   const userStatus = Effect.fn("Lichess.userStatus")((user: string) =>
-    (isPossible(user) ? batcher.get(user.toLowerCase()) : Effect.succeedNone).pipe(
+    (isPossible(user) ? ask(user.toLowerCase()) : Effect.succeedNone).pipe(
       Effect.map(Option.getOrElse((): UserStatus => "unknown")),
       Effect.catchTag("BatcherFull", () => client.unavailable("overloaded", "too many users are asked for"))
     )

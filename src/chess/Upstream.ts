@@ -21,6 +21,8 @@ export interface Upstream {
   readonly download: <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) => Effect.Effect<A, UpstreamError, R>
   /** Makes a call that opens a stream. What becomes of the stream has to be reported. */
   readonly open: <A, R>(attempt: Effect.Effect<A, UpstreamUnavailable, R>) => Effect.Effect<A, UpstreamError, R>
+  /** Fails if the circuit would refuse a call made now: for those who have to wait before they can make it. */
+  readonly check: Effect.Effect<void, UpstreamError>
   /** Counts how an opened stream went on. */
   readonly report: (outcome: Exit.Exit<void, UpstreamError>) => Effect.Effect<void>
   readonly state: Effect.Effect<State>
@@ -76,14 +78,13 @@ export const make = Effect.fnUntraced(function* (
   platform: Platform,
   options: Options = {}
 ): Effect.fn.Return<Upstream, never, Scope.Scope> {
-  const circuitFailures = options.circuitFailures ?? 5
   const pauses = (options.pauses ?? ["60 seconds", "120 seconds", "300 seconds"]).map(Duration.fromInputUnsafe)
   const blockedFor = Duration.fromInputUnsafe(options.blockedFor ?? "15 minutes")
   const deadline = options.deadline ?? "120 seconds"
   const circuit = platform
 
   const circuitBreaker = yield* CircuitBreaker.make({
-    failures: circuitFailures,
+    failures: options.circuitFailures ?? 5,
     openFor: options.circuitOpenFor ?? "60 seconds",
     successesToClose: options.circuitSuccesses ?? 2,
     maxRetryAfter: "1 day",
@@ -128,11 +129,10 @@ export const make = Effect.fnUntraced(function* (
     return yield* withRetryAfter(error, retryAfter)
   })
 
-  // The site refuses this client, not this request: as many failures as it takes are counted for it.
+  // The site refuses this client, not this request.
   const blocked = Effect.fnUntraced(function* (error: UpstreamUnavailable) {
     const told = withRetryAfter(error, Duration.max(error.retryAfter ?? Duration.zero, blockedFor))
-    const count = Effect.ignore(circuitBreaker.execute({ key: circuit })(Effect.fail(told)))
-    yield* Effect.repeat(count, { times: circuitFailures - 1 })
+    yield* circuitBreaker.open(circuit, Duration.min(told.retryAfter ?? blockedFor, Duration.days(1)))
     yield* Effect.logError("The site refuses this client").pipe(
       Effect.annotateLogs({ event: "upstream.blocked", platform, status: error.status })
     )
@@ -170,6 +170,7 @@ export const make = Effect.fnUntraced(function* (
         openings.execute,
         Effect.mapBoth({ onFailure: toUpstreamError, onSuccess: (opened) => opened.value })
       ),
+    check: Effect.mapError(circuitBreaker.check(circuit), toUpstreamError),
     report: (outcome) => Effect.ignore(circuitBreaker.execute({ key: circuit })(outcome)),
     state: Effect.all({
       circuit: circuitBreaker.state(circuit),

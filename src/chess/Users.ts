@@ -9,7 +9,7 @@
  * refused at once: they do not wait behind it for a site that does not answer.
  */
 import { Context, Duration, Effect, Layer } from "effect"
-import { Bulkhead, Cache, type CircuitBreaker, Deadline } from "effect-resilience"
+import { Bulkhead, Cache, Deadline } from "effect-resilience"
 import { ChessCom } from "./ChessCom.ts"
 import { displayName, type Platform } from "./domain/Platform.ts"
 import { toId, type UserName } from "./domain/UserName.ts"
@@ -65,9 +65,10 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     maxWait: options.maxWait ?? "10 seconds"
   })
 
-  // Lichess is asked for all who wait in one request; on Chess.com each has to wait for a turn.
+  // Lichess is asked for all who wait in one request; on Chess.com each has to wait for a turn, unless that is in vain.
   const inTurn = (user: string) =>
-    turns.execute(chessCom.userStatus(user)).pipe(
+    chessCom.check.pipe(
+      Effect.andThen(turns.execute(chessCom.userStatus(user))),
       Effect.catchTag("BulkheadFull", ({ waiting }) =>
         Effect.fail(
           new UpstreamUnavailable({
@@ -79,10 +80,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       )
     )
 
-  const ask = {
-    lichess: onePerProbe("lichess", lichess.state, lichess.userStatus),
-    "chess.com": onePerProbe("chess.com", chessCom.state, inTurn)
-  }
+  const ask = { lichess: lichess.userStatus, "chess.com": inTurn }
 
   const lookup = (key: Key): Effect.Effect<UserStatus, UpstreamError> => {
     const { platform, user } = fromKey(key)
@@ -113,48 +111,6 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
 /** Provides `Users`. */
 export const layer = (options?: Options): Layer.Layer<Users, never, Lichess | ChessCom> =>
   Layer.effect(Users, make(options))
-
-type Ask = (user: string) => Effect.Effect<UserStatus, UpstreamError>
-
-// Asks a site, unless its circuit is not closed and somebody is finding out already.
-const onePerProbe = (
-  platform: Platform,
-  state: Effect.Effect<{ readonly circuit: CircuitBreaker.State }>,
-  ask: Ask
-): Ask => {
-  let underWay = 0
-  return (user) =>
-    Effect.flatMap(state, ({ circuit }) => {
-      if (!refusesNow(circuit, underWay)) {
-        return Effect.acquireUseRelease(
-          Effect.sync(() => underWay++),
-          () => ask(user),
-          () => Effect.sync(() => underWay--)
-        )
-      }
-      return Effect.fail(
-        new UpstreamUnavailable({
-          platform,
-          reason: "circuit-open",
-          detail: "too many requests have failed",
-          retryAfter: circuit._tag === "Open" ? circuit.retryAfter : Duration.zero
-        })
-      )
-    })
-}
-
-const refusesNow = (circuit: CircuitBreaker.State, underWay: number): boolean => {
-  switch (circuit._tag) {
-    case "Closed":
-      return false
-    case "Open":
-      return underWay > 0 || !Duration.isZero(circuit.retryAfter)
-    case "HalfOpen":
-      return underWay > 0 || circuit.probing
-    case "Isolated":
-      return true
-  }
-}
 
 const sentence = (user: UserName, platform: Platform, status: UserStatus): string => {
   switch (status) {

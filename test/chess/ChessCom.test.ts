@@ -68,7 +68,7 @@ describe("ChessCom", () => {
       ["a redirect to elsewhere", { status: 301, headers: { location: "https://elsewhere.test/" } }, "status", 0],
       ["a redirect to nowhere", { status: 302 }, "status", 0],
       ["a 429", html(429), "rate-limited", 0],
-      ["a 403", { status: 403, body: "Blocked: Archive crawl was too heavy for this API." }, "blocked", 5]
+      ["a 403", { status: 403, body: "Blocked: Archive crawl was too heavy for this API." }, "blocked", 0]
     ] as const) {
       it.effect(`fails on ${what} with reason ${reason}, and counts ${failures} failures`, () =>
         Effect.gen(function* () {

@@ -54,7 +54,7 @@ describe("Upstream", () => {
       ["status", 408, 4, 4],
       ["status", 400, 1, 0],
       ["rate-limited", 429, 1, 0],
-      ["blocked", 403, 1, 5]
+      ["blocked", 403, 1, 0]
     ] as const) {
       it.effect(`makes ${attempts} attempts on ${reason} ${status ?? ""} and counts ${failures} failures`, () =>
         Effect.gen(function* () {
