@@ -81,7 +81,8 @@ export const imports = (settings: Settings.Settings) =>
 /** What is stored: games, imports and how far each has come. */
 export const stores = (settings: Settings.Settings) =>
   Layer.mergeAll(GameStore.layer, ImportStore.layer).pipe(
-    Layer.provideMerge(SqliteClient.layer({ file: settings.databaseFile }))
+    // Two services would both take up the imports that the other one runs.
+    Layer.provideMerge(SqliteClient.layer({ file: settings.databaseFile, exclusive: true }))
   )
 
 /** Everything behind the HTTP API, with the `HttpClient` for the sites left open. */

@@ -37,6 +37,12 @@ export interface Options {
   readonly busyTimeout?: Duration.Input | undefined
   /** How many prepared statements are kept; the least recently used goes first. Defaults to 200. */
   readonly maxPrepared?: number | undefined
+  /**
+   * Refuses a file that another client has opened with this option, in whichever process, and keeps out the next. What
+   * holds the file is a lock of the operating system on `<file>.lock`, so it ends with the process, however that ends.
+   * Programs without this option can still read and write. Defaults to false.
+   */
+  readonly exclusive?: boolean | undefined
 }
 
 /** Opens a database and closes it with the scope. */
@@ -49,6 +55,7 @@ export const make = Effect.fnUntraced(function* (
     throw new RangeError(`SqliteClient: maxPrepared must be an integer >= 1, got ${maxPrepared}`)
   }
 
+  if (options.exclusive === true && options.file !== ":memory:") yield* lock(options.file)
   const database = yield* Effect.acquireRelease(open(options.file, busyTimeout), close)
   yield* configure(database)
   const connection = makeConnection(database, maxPrepared)
@@ -127,6 +134,26 @@ const open = (file: string, busyTimeout: number) =>
     if (file !== ":memory:") mkdirSync(dirname(file), { recursive: true })
     return new DatabaseSync(file, { timeout: busyTimeout })
   })
+
+// The lock file is a database too, for ever empty: SQLite knows how to lock a file on every system.
+const lock = Effect.fnUntraced(function* (file: string) {
+  const holder = yield* Effect.acquireRelease(open(`${file}.lock`, 0), (database) =>
+    Effect.sync(() => database.close())
+  )
+  yield* Effect.try({
+    try: () => holder.exec("BEGIN EXCLUSIVE"),
+    catch: (cause) =>
+      toSqlError(
+        isBusy(cause) ? Object.assign(new Error("another process uses this database"), { errno: busy }) : cause,
+        "lock"
+      )
+  })
+})
+
+const isBusy = (cause: unknown): boolean => cause instanceof Error && "errcode" in cause && cause.errcode === busy
+
+/** SQLITE_BUSY */
+const busy = 5
 
 // A row with a PGN of some kilobytes fills a page of the usual 4 KiB badly: with 8 KiB a third less is written. Only a
 // new file takes it. The cache of 8 MiB keeps the inner pages of the indexes of some hundred thousand games, whose ids

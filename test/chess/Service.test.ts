@@ -306,6 +306,21 @@ describe("the process", () => {
     })
   )
 
+  it.live("does not start on a database that another one uses, and starts at once when that one was killed", () =>
+    Effect.gen(function* () {
+      const env = { DATABASE_URL: `file:${join(yield* directory, "chess.db")}` }
+      const first = yield* start(env)
+      yield* urlOf(first)
+      const second = yield* start(env)
+      assert.deepStrictEqual(yield* second.exited, { code: 1, stderr: "" })
+      assert.lengthOf(second.lines, 1)
+      assert.match(second.lines[0] ?? "", /"Cannot start: another process uses this database"/)
+      first.process.kill("SIGKILL")
+      yield* first.exited
+      yield* urlOf(yield* start(env))
+    })
+  )
+
   it.live(
     "drains on SIGTERM: ends event streams, exits with 0, and takes the import up again at the next start",
     () =>

@@ -355,6 +355,32 @@ describe("SqliteClient", () => {
       })
     )
 
+    it.effect("keeps a file for itself until it closes, if asked to, and lets others read it", () =>
+      Effect.gen(function* () {
+        const file = join(yield* directory, "data", "chess.db")
+        const open = (exclusive: boolean) => Layer.build(Layer.fresh(layer({ file, exclusive })))
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* Effect.provideContext(numbers, yield* open(true))
+            const error = yield* Effect.flip(Effect.scoped(open(true)))
+            assert.strictEqual(error.reason._tag, "LockTimeoutError")
+            assert.strictEqual(error.reason.message, "another process uses this database")
+            const other = yield* open(false)
+            assert.strictEqual(yield* count(Context.get(other, SqlClient.SqlClient)), 0)
+          })
+        )
+        yield* open(true)
+      })
+    )
+
+    it.effect("keeps databases in memory apart", () =>
+      Effect.gen(function* () {
+        const open = Layer.build(Layer.fresh(layer({ file: ":memory:", exclusive: true })))
+        yield* open
+        yield* open
+      })
+    )
+
     it.effect("carries the durable queue of effect/persistence", () =>
       Effect.gen(function* () {
         const queue = yield* PersistedQueue.make({ name: "work", schema: Schema.Int })
