@@ -86,6 +86,7 @@ const lichess = Layer.mock(Lichess, {
 })
 
 const chessCom = Layer.mock(ChessCom, {
+  check: Effect.void,
   userStatus: userStatus("chess.com"),
   state: Effect.succeed(upstreamState({ _tag: "Closed", key: "chess.com", failures: 2 })),
   transitions: Stream.empty
