@@ -10,7 +10,7 @@
  * At most `capacity` results and `maxWeight` are kept: the least recently used makes room. Every miss and every `set` also
  * looks at two more of them and frees those whose time has passed; `removeExpired` looks at all.
  */
-import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Scope } from "effect"
+import { type Cause, Duration, Effect, Exit, Fiber, Option, Random, Scope } from "effect"
 import * as flights from "./internal/flights.ts"
 import { type Demands, type Entry, Kept } from "./internal/kept.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
@@ -318,13 +318,9 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     },
     land: (key, exit, fiber, millisToLive) => {
       const millis = shortened(millisToLive(exit, key), fiber)
+      // What is still kept is a success: nobody runs anything for a failure that is kept.
       const entry = demandsOf === undefined || Exit.isSuccess(exit) ? undefined : kept.peek(key, fiber)
-      if (
-        entry?.terms === undefined ||
-        Exit.isSuccess(exit) ||
-        Exit.isFailure(entry.value) ||
-        !staleOn(exit.cause, key)
-      ) {
+      if (entry?.terms === undefined || Exit.isSuccess(exit) || !staleOn(exit.cause, key)) {
         kept.put(key, exit, millis, fiber, demandsOf?.(exit, key, millis))
         return undefined
       }
@@ -348,7 +344,6 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
   ) => {
     counts.refreshes += keys.length
     const watched = Effect.tapCause(work, (cause) => {
-      if (Cause.hasInterrupts(cause)) return Effect.void
       counts.refreshFailures += keys.length
       const hook = refresh?.onFailure
       return hook === undefined ? Effect.void : flights.observed((failed) => hook(failed, cause), keys, Effect.void)

@@ -857,19 +857,30 @@ describe("Cache", () => {
     it.effect("goes on without the caller that found the stale value, and without its deadline", () =>
       Effect.gen(function* () {
         const upstream = makeUpstream(1000)
+        const deadlines: Array<unknown> = []
         const cache = yield* Cache.make({
-          lookup: upstream.lookup,
+          lookup: (key: string) =>
+            Effect.flatMap(Deadline.remaining, (remaining) => {
+              deadlines.push(remaining)
+              return upstream.lookup(key)
+            }),
           capacity: 10,
           timeToLive: 100,
           refresh: { staleWhileRevalidate: 5000 }
         })
         yield* cache.set("a", 0)
         yield* TestClock.adjust(100)
-        const caller = yield* Effect.forkChild(Effect.andThen(Deadline.within(cache.get("a"), 10), Effect.never))
+        const hurried = (key: string) => Deadline.within(cache.get(key), 10)
+        const caller = yield* Effect.forkChild(Effect.andThen(hurried("a"), Effect.never))
         yield* Effect.yieldNow
         yield* Fiber.interrupt(caller)
         yield* TestClock.adjust(1000)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.some(1))
+        // Nor is a look-up in the foreground bound by it.
+        const failing = yield* Effect.forkChild(Effect.exit(hurried("b")))
+        yield* TestClock.adjust(10)
+        yield* Fiber.join(failing)
+        assert.deepStrictEqual(deadlines, [undefined, undefined])
       })
     )
 
@@ -904,7 +915,8 @@ describe("Cache", () => {
           lookup: upstream.lookup,
           capacity: 10,
           timeToLive: 100,
-          refresh: { staleWhileRevalidate: 50 }
+          staleIfError: 20,
+          refresh: { staleWhileRevalidate: 50, ahead: 0.1 }
         }).pipe(Scope.provide(scope))
         yield* Effect.forEach(["a", "b", "c"], (key) => cache.set(key, 0))
         yield* TestClock.adjust(149)
@@ -923,7 +935,42 @@ describe("Cache", () => {
         const next = yield* Effect.forkChild(cache.get("a"))
         yield* TestClock.adjust(1000)
         assert.strictEqual(yield* Fiber.join(next), 3)
+        yield* TestClock.adjust(99)
+        assert.strictEqual(yield* cache.get("a"), 3)
         assert.deepInclude(yield* cache.stats, { pending: 0, refreshes: 2 })
+        // What is stale is looked up, and stands in for a failure up to the limit of that.
+        const failsAt = Effect.fnUntraced(function* (millis: number) {
+          yield* cache.set("d", 0)
+          yield* TestClock.adjust(millis)
+          return yield* Effect.exit(cache.execute({ key: "d" })(Effect.fail("no")))
+        })
+        assert.deepStrictEqual(yield* failsAt(119), Exit.succeed(0))
+        assert.deepStrictEqual(yield* failsAt(120), Exit.fail("no"))
+        assert.deepInclude(yield* cache.stats, { pending: 0, refreshes: 2 })
+      })
+    )
+
+    it.effect("stops with its scope when all who waited for it have gone", () =>
+      Effect.gen(function* () {
+        const upstream = makeUpstream(1000)
+        const scope = yield* Scope.make()
+        const cache = yield* Cache.make({
+          lookup: upstream.lookup,
+          capacity: 10,
+          timeToLive: 100,
+          refresh: { staleWhileRevalidate: 50 }
+        }).pipe(Scope.provide(scope))
+        yield* cache.set("a", 0)
+        yield* TestClock.adjust(149)
+        yield* cache.get("a")
+        yield* TestClock.adjust(1)
+        const waiting = yield* Effect.forkChild(cache.get("a"))
+        yield* TestClock.adjust(1)
+        yield* Fiber.interrupt(waiting)
+        assert.deepStrictEqual(upstream.ended, [])
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(upstream.ended, ["stopped"])
+        assert.strictEqual((yield* cache.stats).pending, 0)
       })
     )
 
@@ -1258,9 +1305,11 @@ describe("Cache", () => {
         assert.deepInclude(yield* cache.stats, { size: 1, weight: 10, evictions: 3 })
         for (const key of ["v", "w", "x", "y", "z"]) yield* cache.set(key, "")
         assert.deepInclude(yield* cache.stats, { size: 4, weight: 0, evictions: 5 })
-        yield* cache.invalidateAll
         yield* cache.set("a", "a")
         yield* cache.invalidate("a")
+        assert.deepInclude(yield* cache.stats, { size: 3, weight: 0 })
+        yield* cache.set("a", "a")
+        yield* cache.invalidateAll
         assert.deepInclude(yield* cache.stats, { size: 0, weight: 0 })
       })
     )
@@ -1298,6 +1347,10 @@ describe("Cache", () => {
         yield* cache.invalidateTag("1")
         assert.deepStrictEqual(yield* cache.getIfPresent(11), Option.some(2))
         assert.deepInclude(yield* cache.stats, { size: 1501, evictions: 0, expirations: 0 })
+        yield* cache.invalidateAll
+        yield* cache.set(11, 3)
+        yield* cache.invalidateTag("2")
+        assert.deepStrictEqual(yield* cache.getIfPresent(11), Option.some(3))
       })
     )
 
@@ -1465,6 +1518,38 @@ describe("Cache", () => {
         assert.deepStrictEqual(yield* Fiber.join(single), [10, 1])
         assert.deepStrictEqual(upstream.asked, ["b"])
       })
+    )
+
+    it.effect(
+      "answers who asked before an invalidation with what it found, and who asked later with what is true",
+      () =>
+        Effect.gen(function* () {
+          const upstream = makeUpstream()
+          const cache = yield* Cache.make({ lookup: upstream.lookup, capacity: 10, timeToLive: 100 })
+          let answer = 10
+          const many = cache.getMany({
+            keys: ["a", "b"],
+            lookup: (keys) => Effect.delay(Effect.succeed(new Map(keys.map((key) => [key, answer++]))), 10)
+          })
+          const before = yield* Effect.all([Effect.forkChild(many), Effect.forkChild(cache.get("a"))])
+          yield* TestClock.adjust(5)
+          yield* cache.invalidateWhere((key) => key === "a")
+          const after = yield* Effect.all([Effect.forkChild(many), Effect.forkChild(cache.get("b"))])
+          yield* TestClock.adjust(5)
+          assert.deepStrictEqual(Array.from(yield* Fiber.join(before[0])), [
+            ["a", 10],
+            ["b", 11]
+          ])
+          assert.strictEqual(yield* Fiber.join(before[1]), 10)
+          assert.strictEqual(yield* Fiber.join(after[1]), 11)
+          yield* TestClock.adjust(10)
+          assert.deepStrictEqual(Array.from(yield* Fiber.join(after[0])), [
+            ["a", 12],
+            ["b", 11]
+          ])
+          assert.deepStrictEqual(upstream.asked, [])
+          assert.deepStrictEqual(yield* cache.stats, { ...none, size: 2, misses: 3, joined: 3 })
+        })
     )
 
     it.effect("fails as the look-up fails, keeps as timeToLive says, and lets stale values stand in", () =>
@@ -1646,6 +1731,10 @@ describe("Cache", () => {
         assert.deepStrictEqual(
           yield* cache.getMany({ keys: [], lookup: () => Effect.die("asked for none"), skipCache }),
           new Map()
+        )
+        assert.deepStrictEqual(
+          yield* cache.getMany({ keys: ["a", "b"], lookup: () => Effect.succeed(new Map([["b", 0]])), skipCache }),
+          new Map([["b", 0]])
         )
         assert.strictEqual(yield* cache.getWith({ key: "a", skipCache: false }), 2)
         assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 1, misses: 1 })
