@@ -6,14 +6,17 @@
 export * as Deadline from "./Deadline.ts"
 export * as Timeout from "./Timeout.ts"
 
-// Failure: when to stop calling.
+// Failure: when to stop calling, and what to answer instead.
 export * as CircuitBreaker from "./CircuitBreaker.ts"
+export * as Fallback from "./Fallback.ts"
 
 // Load: how much may be asked of a dependency, and how to ask once for many.
 export * as AdaptiveLimit from "./AdaptiveLimit.ts"
+export * as AdaptiveThrottle from "./AdaptiveThrottle.ts"
 export * as Batcher from "./Batcher.ts"
 export * as Bulkhead from "./Bulkhead.ts"
 export * as Cache from "./Cache.ts"
+export * as LoadShed from "./LoadShed.ts"
 export * as Priority from "./Priority.ts"
 export * as RateLimiter from "./RateLimiter.ts"
 export * as SingleFlight from "./SingleFlight.ts"
