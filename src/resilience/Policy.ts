@@ -13,7 +13,7 @@
  */
 import { Cause, Duration, Effect } from "effect"
 import type { Bulkhead, BulkheadFull } from "./Bulkhead.ts"
-import type { Cache, Key } from "./Cache.ts"
+import type { Cache, CallOptions, Key } from "./Cache.ts"
 import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
 import * as Deadline from "./Deadline.ts"
 import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
@@ -29,7 +29,9 @@ export interface Policy<out E = never, in Accepts = unknown, out R = never> {
 /** A way to make calls whose results are kept by key. They succeed with `A` and fail with `E`, refusals included. */
 export interface CachedPolicy<K extends Key, A, E = never, R = never> {
   /** Answers with the kept result of the key, waits for the call of the same key, or makes the call under the policy. */
-  readonly execute: (options: { readonly key: K }) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
+  readonly execute: (
+    options: { readonly key: K } & CallOptions<K, A, E>
+  ) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
 }
 
 /** The parts of a policy. What is left out is not done. */
@@ -132,7 +134,7 @@ export function make(options: Parts): Policy<unknown, unknown, unknown> | Cached
   if (cache === undefined) return { execute: run }
   return {
     // Put together only when it is needed: a hit makes nothing.
-    execute: (call: { readonly key: Key }) => {
+    execute: (call: { readonly key: Key } & CallOptions<Key, unknown, unknown>) => {
       const answer = cache.execute(call)
       return (self: Effect.Effect<unknown, unknown, unknown>) => answer(Effect.suspend(() => run(self)))
     }

@@ -1,5 +1,5 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Data, Duration, Effect, Exit, Fiber, Result } from "effect"
+import { Data, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
 import { Bulkhead, Cache, CircuitBreaker, Deadline, Policy, RateLimiter, Retry, Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -333,6 +333,43 @@ describe("Policy", () => {
         yield* TestClock.adjust(20)
         assert.deepStrictEqual(yield* Fiber.join(fiber), Array(100).fill("ok"))
         assert.strictEqual(calls.count, 3)
+      })
+    )
+
+    it.effect("takes the options of a call: past the cache, but not past the limits", () =>
+      Effect.gen(function* () {
+        const { cache, policy, rateLimiter } = yield* caching
+        const { call, calls } = succeedsAt(1)
+        for (let time = 0; time < 2; time++) yield* call.pipe(policy.execute({ key: "a", skipCache: true }))
+        assert.strictEqual(calls.count, 2)
+        assert.strictEqual((yield* rateLimiter.state).tokens, 98)
+        yield* call.pipe(policy.execute({ key: "a", timeToLive: 10 }))
+        assert.isTrue(Option.isSome(yield* cache.getIfPresent("a")))
+        yield* TestClock.adjust(10)
+        assert.isTrue(Option.isNone(yield* cache.getIfPresent("a")))
+      })
+    )
+
+    it.effect("refreshes a stale value under the limits, behind the back of the caller", () =>
+      Effect.gen(function* () {
+        const { bulkhead, rateLimiter } = yield* parts
+        const cache = yield* Cache.make<string, string, Unavailable | Policy.AnyError>({
+          capacity: 10,
+          timeToLive: 100,
+          refresh: { staleWhileRevalidate: 1000 }
+        })
+        const policy = Policy.make({ cache, bulkhead, rateLimiter, timeout: 100 })
+        const { call, calls } = succeedsAt(1)
+        yield* call.pipe(policy.execute({ key: "a" }))
+        yield* TestClock.adjust(100)
+        const hanging = Effect.never.pipe(policy.execute({ key: "a" }))
+        assert.strictEqual(yield* hanging, "ok")
+        yield* TestClock.adjust(0)
+        assert.strictEqual((yield* bulkhead.state).running, 1)
+        yield* TestClock.adjust(100)
+        assert.strictEqual((yield* bulkhead.state).running, 0)
+        assert.deepInclude(yield* cache.stats, { refreshes: 1, refreshFailures: 1, stale: 1 })
+        assert.strictEqual(calls.count, 1)
       })
     )
 
