@@ -10,7 +10,20 @@
  * | trip  | `failures` 5 | `size` 100 for rates | `minimumCalls` 20 | `slowAfter` never | `or` none | `maxKeys` 10,000 |
  * | open  | `openFor` 60 seconds | `maxRetryAfter` 1 hour | `probes` 1 | `successesToClose` 2 | `maxHalfOpen` unlimited |
  */
-import { Cause, Config, Context, Duration, Effect, Exit, Layer, Queue, type Schedule, Schema, Stream } from "effect"
+import {
+  Cause,
+  Config,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  type Fiber,
+  Layer,
+  Queue,
+  type Schedule,
+  Schema,
+  Stream
+} from "effect"
 import type { CircuitBreaker as EffectBreaker } from "effect/persistence/CircuitBreaker"
 import { atLeastOne, positive, rulesByKey, toRules } from "./internal/circuitRules.ts"
 import {
@@ -60,6 +73,11 @@ export interface CircuitBreaker {
    * it. A refusal is counted as one; nothing else changes, and no place for a probe is taken.
    */
   readonly check: (key: string) => Effect.Effect<void, CircuitOpen>
+  /** Does the same at once, for the fast path of what is built on it: the refusal, or `undefined`. */
+  readonly checkUnsafe: (
+    key: string,
+    fiber: Fiber.Fiber<unknown, unknown>
+  ) => Effect.Effect<never, CircuitOpen> | undefined
   /** Reads the circuit of a key. Reading changes nothing: a key never seen reads as closed and stays unknown. */
   readonly state: (key: string) => Effect.Effect<State>
   /** Reads all circuits that are kept, the closed ones first. */
@@ -441,15 +459,17 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
         })
       }
 
+    const checkUnsafe = (key: string, fiber: AnyFiber): Effect.Effect<never, CircuitOpen> | undefined => {
+      const circuit = mode === "enabled" ? circuits.find(key) : undefined
+      if (circuit === undefined || circuit.phase === "Closed") return undefined
+      const wait = waitMillis(circuit, nowMillisUnsafe(fiber), fiber)
+      return wait >= 0 ? refuse(circuit, wait) : undefined
+    }
+
     return {
       execute,
-      check: (key) =>
-        Effect.withFiber((fiber) => {
-          const circuit = mode === "enabled" ? circuits.find(key) : undefined
-          if (circuit === undefined || circuit.phase === "Closed") return Effect.void
-          const wait = waitMillis(circuit, nowMillisUnsafe(fiber), fiber)
-          return wait >= 0 ? refuse(circuit, wait) : Effect.void
-        }),
+      check: (key) => Effect.withFiber((fiber) => checkUnsafe(key, fiber) ?? Effect.void),
+      checkUnsafe,
       state: (key) =>
         Effect.withFiberSucceed((fiber) => {
           const circuit = circuits.find(key)

@@ -13,7 +13,7 @@
  */
 import { Cause, Duration, Effect } from "effect"
 import type { Bulkhead, BulkheadFull } from "./Bulkhead.ts"
-import type { Cache, CallOptions, Key } from "./Cache.ts"
+import type { Cache, Key } from "./Cache.ts"
 import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
 import * as Deadline from "./Deadline.ts"
 import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
@@ -29,9 +29,7 @@ export interface Policy<out E = never, in Accepts = unknown, out R = never> {
 /** A way to make calls whose results are kept by key. They succeed with `A` and fail with `E`, refusals included. */
 export interface CachedPolicy<K extends Key, A, E = never, R = never> {
   /** Answers with the kept result of the key, waits for the call of the same key, or makes the call under the policy. */
-  readonly execute: (
-    options: { readonly key: K } & CallOptions<K, A, E>
-  ) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
+  readonly execute: (options: { readonly key: K }) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
 }
 
 /** The parts of a policy. What is left out is not done. */
@@ -122,7 +120,7 @@ export function make(options: Parts): Policy<unknown, unknown, unknown> | Cached
       ? retry?.execute
       : retryWhileClosed(retry)
   if (bulkhead !== undefined) {
-    if (circuitBreaker !== undefined) parts.push(unlessRefused(circuitBreaker.check(circuit), retried))
+    if (circuitBreaker !== undefined) parts.push(unlessRefused(circuitBreaker, circuit, retried))
     parts.push(bulkhead.execute)
   }
   if (retried !== undefined) parts.push(retried)
@@ -134,7 +132,7 @@ export function make(options: Parts): Policy<unknown, unknown, unknown> | Cached
   if (cache === undefined) return { execute: run }
   return {
     // Put together only when it is needed: a hit makes nothing.
-    execute: (call: { readonly key: Key } & CallOptions<Key, unknown, unknown>) => {
+    execute: (call: { readonly key: Key }) => {
       const answer = cache.execute(call)
       return (self: Effect.Effect<unknown, unknown, unknown>) => answer(Effect.suspend(() => run(self)))
     }
@@ -158,20 +156,19 @@ interface Parts extends Options<
 
 // Whoever would retry the refusal does so here, where no place is taken meanwhile.
 const unlessRefused =
-  (check: Effect.Effect<void, CircuitOpen>, retried: Part | undefined): Part =>
+  (breaker: CircuitBreaker, circuit: string, retried: Part | undefined): Part =>
   (self) =>
-    Effect.matchCauseEffect(check, {
-      onSuccess: () => self,
-      onFailure: (refusal) => {
-        if (retried === undefined) return Effect.failCause(refusal)
-        let again = false
-        const first = Effect.suspend(() => {
-          if (again) return check
-          again = true
-          return Effect.failCause(refusal)
-        })
-        return Effect.flatMap(retried(first), () => self)
-      }
+    Effect.withFiber((fiber) => {
+      const refusal = breaker.checkUnsafe(circuit, fiber)
+      if (refusal === undefined) return self
+      if (retried === undefined) return refusal
+      let again = false
+      const first = Effect.suspend(() => {
+        if (again) return breaker.check(circuit)
+        again = true
+        return refusal
+      })
+      return Effect.flatMap(retried(first), () => self)
     })
 
 // Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries. It passes through
