@@ -10,7 +10,7 @@
  * At most `capacity` results and `maxWeight` are kept: the least recently used makes room. Every miss and every `set` also
  * looks at two more of them and frees those whose time has passed; `removeExpired` looks at all.
  */
-import { type Cause, Duration, Effect, Exit, Fiber, Option, Random, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Scope } from "effect"
 import * as flights from "./internal/flights.ts"
 import { type Demands, type Entry, Kept } from "./internal/kept.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
@@ -219,7 +219,10 @@ export interface RefreshOptions<K, E> {
   readonly ahead?: number | undefined
   /** Refreshes at the same time: an integer of at least 1. At the limit none is started until one ends. Defaults to 16. */
   readonly maxConcurrent?: number | undefined
-  /** Runs in a refresh that failed, which no caller sees; its defect is logged and ignored. Defaults to nothing. */
+  /**
+   * Runs in a refresh that failed, which no caller sees; its defect is logged and ignored. Defaults to logging a defect at
+   * `References.UnhandledLogLevel`, and nothing of a failure.
+   */
   readonly onFailure?: ((keys: ReadonlyArray<K>, cause: Cause.Cause<E>) => Effect.Effect<unknown>) | undefined
 }
 
@@ -250,7 +253,7 @@ export function make<K extends Key, A, E, R>(
   }
   if (options.refresh === undefined) return Effect.sync(() => withLookup(makeUnsafe(options).cache))
   return Effect.flatMap(
-    Effect.suspend(() => Effect.succeed(makeUnsafe(options))),
+    Effect.sync(() => makeUnsafe(options)),
     ({ cache, close }) =>
       Effect.as(
         Effect.addFinalizer(() => close),
@@ -272,6 +275,8 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
   const ahead = share("refresh.ahead", refresh?.ahead ?? 0)
   const maxRefreshes = atLeastOne("refresh.maxConcurrent", refresh?.maxConcurrent, 16)
   const revalidateMillis = notNegative("refresh.staleWhileRevalidate", refresh?.staleWhileRevalidate ?? 0)
+
+  const onFailure = refresh?.onFailure ?? reportDefect
 
   const demandsOf = demandsFor(options, Math.max(staleIfErrorMillis, revalidateMillis), ahead, revalidateMillis > 0)
   const refreshes = new Set<flights.Run<K, A, E>>()
@@ -345,8 +350,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     counts.refreshes += keys.length
     const watched = Effect.tapCause(work, (cause) => {
       counts.refreshFailures += keys.length
-      const hook = refresh?.onFailure
-      return hook === undefined ? Effect.void : flights.observed((failed) => hook(failed, cause), keys, Effect.void)
+      return flights.observed((failed) => onFailure(failed, cause), keys, Effect.void)
     })
     const run = flights.startOwned(shared, fiber, keys, watched, split, millisToLive)
     refreshes.add(run)
@@ -525,6 +529,9 @@ const demandsFor = <K extends Key, A, E>(
     tags: tags === undefined ? undefined : new Set(tags(exit, key))
   })
 }
+
+const reportDefect = <E>(_: unknown, cause: Cause.Cause<E>): Effect.Effect<void> =>
+  Cause.hasDies(cause) ? Effect.die(Cause.squash(cause)) : Effect.void
 
 // A slice at a time, so that other fibers run in between: at 1,000 entries a slice is a matter of microseconds.
 const inSlices = (count: number, look: (count: number) => void): Effect.Effect<void> =>

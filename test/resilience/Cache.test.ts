@@ -1,5 +1,19 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Random, Scheduler, Scope } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Logger,
+  Option,
+  Random,
+  References,
+  Scheduler,
+  Scope
+} from "effect"
 import { Cache, Deadline } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -723,6 +737,31 @@ describe("Cache", () => {
           assert.strictEqual(yield* Effect.flip(cache.get("a")), "still no")
           assert.deepInclude(yield* cache.stats, { size: 0, refreshes: 3, refreshFailures: 3, misses: 2, pending: 0 })
         })
+    )
+
+    it.effect("logs the defect of a refresh unless something else is to be done with it", () =>
+      Effect.gen(function* () {
+        const upstream = makeUpstream()
+        const logged: Array<unknown> = []
+        const logger = Logger.make(({ cause }) => logged.push(...cause.reasons.map((reason) => reason._tag)))
+        const cache = yield* Cache.make({
+          lookup: upstream.lookup,
+          capacity: 10,
+          timeToLive: 100,
+          refresh: { staleWhileRevalidate: 50 }
+        })
+        yield* cache.get("a")
+        yield* TestClock.adjust(100)
+        for (const end of [Effect.fail("no"), Effect.die("broken")]) {
+          upstream.fails = end
+          yield* cache
+            .get("a")
+            .pipe(Effect.provide(Logger.layer([logger])), Effect.provideService(References.UnhandledLogLevel, "Error"))
+          yield* TestClock.adjust(0)
+        }
+        assert.deepStrictEqual(logged, ["Die"])
+        assert.deepInclude(yield* cache.stats, { refreshFailures: 2 })
+      })
     )
 
     it.effect("asks for a failed refresh again only when timeToLive no longer keeps the failure", () =>
