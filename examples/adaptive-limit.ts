@@ -13,29 +13,22 @@ const program = Effect.gen(function* () {
     window: "20 millis",
     partitions: { live: 0.5 }
   })
+
+  // Batch asks for three times as much as live, and yet live gets its half.
   const served = { live: 0, batch: 0 }
-  const call = (kind: "live" | "batch", calls: AdaptiveLimit.Calls) =>
-    server.withPermit(Effect.sleep("10 millis")).pipe(
+  const load = (["live", "batch", "batch", "batch"] as const).map((kind) => {
+    const calls = kind === "live" ? limit.partition("live") : limit
+    const call = server.withPermit(Effect.sleep("10 millis")).pipe(
       calls.execute,
       Effect.tap(() => Effect.sync(() => served[kind]++))
     )
-
-  // Batch asks for three times as much as live, and yet live gets its half.
-  const load = Effect.all(
-    [
-      ...Array.from({ length: 20 }, () => Effect.forever(call("live", limit.partition("live")))),
-      ...Array.from({ length: 60 }, () => Effect.forever(call("batch", limit)))
-    ],
-    { concurrency: "unbounded" }
-  )
-  const report = Effect.flatMap(limit.state, ({ baseline, limit, rtt, waiting }) =>
-    Effect.log(
-      `limit ${limit}, ${waiting} waiting, ${millis(rtt)} per call, ${millis(baseline)} without a queue`,
-      served
-    )
+    return Effect.replicateEffect(Effect.forever(call), 20, { concurrency: "unbounded" })
+  })
+  const report = Effect.flatMap(limit.state, ({ baseline, limit, rtt }) =>
+    Effect.log(`limit ${limit}, ${millis(rtt)} per call, ${millis(baseline)} without a queue`, served)
   )
   yield* Effect.forever(Effect.andThen(Effect.sleep("300 millis"), report)).pipe(
-    Effect.race(load),
+    Effect.race(Effect.all(load, { concurrency: "unbounded" })),
     Effect.timeoutOption("1900 millis")
   )
 })

@@ -36,6 +36,8 @@ export interface AdaptiveLimit<in Partition extends string = never> extends Call
   readonly partition: (name: Partition) => Calls
   /** Reads the limit and the calls under it. */
   readonly state: Effect.Effect<State>
+  /** Reads how long the one that has waited longest has waited: zero when nobody waits. */
+  readonly queueDelay: Effect.Effect<Duration.Duration>
   /** Reads what has happened since the limit was made. */
   readonly statistics: Effect.Effect<Statistics>
 }
@@ -239,6 +241,7 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
       baseline: limit.baseline === undefined ? undefined : Duration.millis(limit.baseline),
       partitions: partitions.state()
     })),
+    queueDelay: Effect.withFiberSucceed((fiber) => Duration.millis(places.delayMillis(fiber))),
     statistics: Effect.sync(() => ({ ...statistics }))
   }
 })

@@ -11,7 +11,7 @@
  * | defaults | `maxQueued` 0 | `maxWait` unlimited | `priorities` "ignored" | `order` "fifo" | `maxKeys` 10,000 |
  * | `weights` critical 8, high 4, normal 2, low 1 | `overload` `target` 5 ms, `interval` 100 ms |
  */
-import { Config, Context, type Duration, Effect, Layer, Schema } from "effect"
+import { Config, Context, Duration, Effect, Layer, Schema } from "effect"
 import { enter, integer, noStatistics, Places, queueRules, type Rules } from "./internal/places.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
 import type { Priority } from "./Priority.ts"
@@ -27,6 +27,8 @@ export interface Bulkhead {
   readonly resize: (maxConcurrent: number) => Effect.Effect<void>
   /** Reads the number of places and the calls running and waiting now. */
   readonly state: Effect.Effect<State>
+  /** Reads how long the one that has waited longest has waited: zero when nobody waits. */
+  readonly queueDelay: Effect.Effect<Duration.Duration>
   /** Reads what has happened since the bulkhead was made. */
   readonly statistics: Effect.Effect<Statistics>
 }
@@ -146,6 +148,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     execute: (self) => enter(self, find),
     resize: (to) => Effect.sync(() => places.resize(integer("Bulkhead", "maxConcurrent", 1, to))),
     state: Effect.sync(() => stateOf(places)),
+    queueDelay: Effect.withFiberSucceed((fiber) => Duration.millis(places.delayMillis(fiber))),
     statistics: Effect.sync(() => ({ ...statistics }))
   }
 })

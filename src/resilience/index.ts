@@ -8,6 +8,7 @@ export * as Timeout from "./Timeout.ts"
 
 // Failure: when to stop calling, and what to answer instead.
 export * as CircuitBreaker from "./CircuitBreaker.ts"
+export * as ErrorPattern from "./ErrorPattern.ts"
 export * as Fallback from "./Fallback.ts"
 
 // Load: how much may be asked of a dependency, and how to ask once for many.

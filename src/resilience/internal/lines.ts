@@ -14,7 +14,7 @@ import { type Links, Waiters } from "./waiters.ts"
 
 /** What a waiter carries. */
 export interface Waiter<W> extends Links<W> {
-  /** When it came, in milliseconds of the monotonic clock. Read only with `Overload`. */
+  /** When it came, in milliseconds of the monotonic clock. */
   queuedAt: number
 }
 
@@ -131,6 +131,13 @@ export class Lines<W extends Waiter<W>> {
       }
     }
     return from?.overloaded === true ? from.head : from?.tail
+  }
+
+  /** When the one that has waited longest came. */
+  oldest(): number {
+    let oldest = Infinity
+    for (const { head } of this.all) if (head !== undefined && head.queuedAt < oldest) oldest = head.queuedAt
+    return oldest
   }
 
   /** Notes that a place is free and nobody waits. */

@@ -123,6 +123,13 @@ export class Places<E> {
     return this.lines === undefined ? 0 : this.lines.size
   }
 
+  /** How long the one that has waited longest has waited. */
+  delayMillis(fiber: Fiber.Fiber<unknown, unknown>): number {
+    return this.lines === undefined || this.lines.size === 0
+      ? 0
+      : Math.max(0, nowMillisUnsafe(fiber) - this.lines.oldest())
+  }
+
   /** Changes the number of places. More of them go to those who wait at once. */
   resize(limit: number): void {
     this.limit = limit
@@ -187,7 +194,7 @@ export class Places<E> {
   }
 
   private join(call: Call<E>, fiber: Fiber.Fiber<unknown, unknown>): void {
-    const { maxQueued, maxWaitMillis, overload } = this.rules
+    const { maxQueued, maxWaitMillis } = this.rules
     const lines = this.linesNow()
     const line = (call.line ??= this.lineOf(lines, fiber))
     if (lines.size >= maxQueued) {
@@ -197,7 +204,7 @@ export class Places<E> {
     call.place = "waiting"
     call.places = this
     call.fiber = fiber
-    if (overload !== undefined) call.queuedAt = nowMillisUnsafe(fiber)
+    call.queuedAt = nowMillisUnsafe(fiber)
     lines.push(line, call)
     if (lines.size > this.counts.mostWaiting) this.counts.mostWaiting = lines.size
     if (maxWaitMillis === Infinity) return
