@@ -132,6 +132,24 @@ describe("CircuitBreaker", () => {
       })
     )
 
+    it.effect("has one rule, times no call, lets one probe run and gives it all the time by default", () =>
+      Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.make()
+        assert.lengthOf((yield* breaker.totals).rules, 1)
+        assert.strictEqual(yield* breaker.mode, "enabled")
+        const slow = yield* pending(breaker)
+        yield* TestClock.adjust("9 days")
+        yield* slow.succeed
+        assert.containsSubset(yield* breaker.totals, { calls: 1, slow: 0 })
+        yield* breaker.open(key)
+        yield* TestClock.adjust("60 seconds")
+        yield* pending(breaker)
+        yield* TestClock.adjust("9 days")
+        assert.strictEqual(yield* outcome(good.pipe(breaker.execute({ key }))), "refused")
+        assert.containsSubset(yield* breaker.state(key), { _tag: "HalfOpen", probing: true })
+      })
+    )
+
     it.effect("caps a hint at 1 hour and keeps 10,000 circuits by default", () =>
       Effect.gen(function* () {
         const breaker = yield* CircuitBreaker.make({ failures: 1 })
@@ -975,6 +993,17 @@ describe("CircuitBreaker", () => {
       })
     )
 
+    it.effect("can be read at once, by what is built on it", () =>
+      Effect.gen(function* () {
+        const breaker = yield* opened()
+        const refusal = Effect.withFiberSucceed((fiber) => breaker.checkUnsafe(key, fiber))
+        const refused = (yield* refusal) ?? Effect.die("not refused")
+        assert.deepStrictEqual(yield* Effect.exit(refused), yield* Effect.exit(breaker.check(key)))
+        yield* TestClock.adjust(100)
+        assert.isUndefined(yield* refusal)
+      })
+    )
+
     it.effect("agrees with the call that follows in every state", () =>
       Effect.gen(function* () {
         for (const prepare of manual) {
@@ -1301,6 +1330,72 @@ describe("CircuitBreaker", () => {
     )
   })
 
+  describe("interruption", () => {
+    it.effect("at any operation of a call counts once or not at all, and changes no state", () =>
+      Effect.gen(function* () {
+        for (const options of [
+          {},
+          { failureRate: 0.5, within: "1 minute" },
+          { slowAfter: 10 },
+          { mode: "metrics-only" }
+        ] satisfies ReadonlyArray<CircuitBreaker.Options>) {
+          const breaker = yield* CircuitBreaker.make(options)
+          let runs = 1
+          let before = 0
+          yield* interruptEverywhere(
+            Effect.yieldNow.pipe(breaker.execute({ key })),
+            Effect.gen(function* () {
+              runs++
+              const { calls, failures, successes } = yield* breaker.stats(key)
+              assert.isAtMost(calls, runs)
+              assert.isAtLeast(calls, before)
+              before = calls
+              assert.strictEqual(failures, 0)
+              assert.isAtMost(successes, 2)
+              assert.deepStrictEqual(yield* breaker.state(key), { _tag: "Closed", key, failures: 0 })
+            })
+          )
+        }
+      })
+    )
+
+    it.effect("at any operation of one probe leaves the place of another alone", () =>
+      Effect.gen(function* () {
+        const breaker = yield* opened({ probes: 2, successesToClose: 1_000_000 })
+        yield* TestClock.adjust(100)
+        const other = yield* pending(breaker)
+        yield* interruptEverywhere(
+          Effect.yieldNow.pipe(breaker.execute({ key })),
+          Effect.gen(function* () {
+            const third = yield* pending(breaker)
+            assert.strictEqual(yield* outcome(good.pipe(breaker.execute({ key }))), "refused")
+            yield* third.succeed
+          })
+        )
+        yield* other.interrupt
+        assert.containsSubset(yield* breaker.state(key), { probing: false })
+      })
+    )
+
+    it.effect("at any operation of a check or of a change by hand takes no place", () =>
+      Effect.gen(function* () {
+        for (const act of ["check", "open", "isolate", "close", "reset"] as const) {
+          const breaker = yield* opened()
+          yield* TestClock.adjust(100)
+          yield* interruptEverywhere(
+            breaker[act](key),
+            Effect.gen(function* () {
+              const state = yield* breaker.state(key)
+              assert.isFalse(state._tag === "HalfOpen" && state.probing)
+            })
+          )
+          yield* breaker.reset(key)
+          assert.strictEqual(yield* outcome(good.pipe(breaker.execute({ key }))), "success")
+        }
+      })
+    )
+  })
+
   describe("settings", () => {
     it.effect("of a key replace the breaker's, trip rules as a whole", () =>
       Effect.gen(function* () {
@@ -1508,6 +1603,16 @@ describe("CircuitBreaker", () => {
         )
       expectTypeOf(classified).returns.toEqualTypeOf<Effect.Effect<number, "E" | CircuitBreaker.CircuitOpen, "R">>()
     })
+  })
+
+  it("says in the types of its options what belongs together", () => {
+    expectTypeOf(CircuitBreaker.make).parameters.toEqualTypeOf<[options?: CircuitBreaker.Options | undefined]>()
+    expectTypeOf(CircuitBreaker.make({ failures: 5 })).toEqualTypeOf<Effect.Effect<CircuitBreaker.CircuitBreaker>>()
+    const breaker = Effect.runSync(CircuitBreaker.make())
+    expectTypeOf(breaker.check(key)).toEqualTypeOf<Effect.Effect<void, CircuitBreaker.CircuitOpen>>()
+    expectTypeOf(breaker.open(key, "15 minutes")).toEqualTypeOf<Effect.Effect<void>>()
+    expectTypeOf<CircuitBreaker.Settings>().toExtend<CircuitBreaker.TripRule>()
+    expectTypeOf<CircuitBreaker.Options>().toExtend<CircuitBreaker.Settings>()
   })
 
   describe("classify", () => {
@@ -2012,6 +2117,25 @@ describe("CircuitBreaker", () => {
         yield* outcome(bad.pipe(breaker.execute({ key })))
         assert.strictEqual((yield* breaker.state(key))._tag, "Open")
       }).pipe(Effect.provide(CircuitBreaker.layer({ failures: 1 })))
+    )
+
+    it.effect("reads windows and rates from configuration", () =>
+      Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.CircuitBreaker
+        yield* outcome(bad.pipe(breaker.execute({ key })))
+        yield* TestClock.adjust("2 minutes")
+        yield* outcome(bad.pipe(breaker.execute({ key })))
+        assert.strictEqual((yield* breaker.state(key))._tag, "Closed")
+        yield* outcome(bad.pipe(breaker.execute({ key })))
+        assert.strictEqual((yield* breaker.state(key))._tag, "Open")
+      }).pipe(
+        Effect.provide(
+          Layer.provide(
+            CircuitBreaker.layerConfig({ failures: Config.Int("FAILURES"), within: Config.Duration("WITHIN") }),
+            ConfigProvider.layer(ConfigProvider.fromUnknown({ FAILURES: 2, WITHIN: "2 minutes" }))
+          )
+        )
+      )
     )
 
     it.effect("reads its options from configuration", () =>
