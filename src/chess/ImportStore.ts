@@ -85,6 +85,11 @@ export class ImportStore extends Context.Service<
     ) => Effect.Effect<CheckpointByPlatform[P], SqlError.SqlError>
     /** Reads what an import skipped, in order: the first 100, each with up to 4,096 characters of what came. */
     readonly skipped: (importId: string) => Effect.Effect<ReadonlyArray<OddGame>, SqlError.SqlError>
+    /**
+     * Removes imports that ended before then, in epoch milliseconds, but for the newest of each user, and what imports
+     * of that age skipped. Succeeds with how many imports it removed, in steps that leave time for others.
+     */
+    readonly prune: (before: number) => Effect.Effect<number, SqlError.SqlError>
     /** Reads how fast the last 20 complete imports were. */
     readonly speed: Effect.Effect<Speed, SqlError.SqlError>
   }
@@ -147,6 +152,22 @@ const make = Effect.gen(function* () {
     if (Arr.isArrayNonEmpty(rows)) yield* sql`INSERT INTO skipped_game ${sql.insert(rows)}`.unprepared
   })
 
+  // Looks at the imports behind `after`, oldest first, and succeeds with where the next step begins.
+  const pruneStep = Effect.fnUntraced(function* (before: number, after: string) {
+    const rows = yield* sql<{ id: string; created_at: Numeric; finished_at: Numeric | null; replaced: Numeric }>`
+      SELECT id, created_at, finished_at, CASE WHEN EXISTS (SELECT 1 FROM import_job AS newer
+        WHERE newer.platform = import_job.platform AND newer.user_id = import_job.user_id AND newer.id > import_job.id
+      ) THEN 1 ELSE 0 END AS replaced
+      FROM import_job WHERE id > ${after} ORDER BY id LIMIT ${pruneRows}`
+    const old = rows.filter((row) => row.finished_at !== null && Number(row.finished_at) < before)
+    const replaced = old.filter((row) => Number(row.replaced) === 1)
+    if (old.length > 0) yield* sql`DELETE FROM skipped_game WHERE import_id IN ${sql.in(idsOf(old))}`.unprepared
+    if (replaced.length > 0) yield* sql`DELETE FROM import_job WHERE id IN ${sql.in(idsOf(replaced))}`.unprepared
+    const last = rows.at(-1)
+    const more = rows.length === pruneRows && last !== undefined && Number(last.created_at) < before
+    return { removed: replaced.length, next: more ? last.id : undefined }
+  }, sql.withTransaction)
+
   const save = ({ checkpoint, platform, user }: Commit) =>
     sql`INSERT INTO imported_user
       ${sql.insert({ platform, user_id: user, games: 0, checkpoint: writeCheckpoint(checkpoint) })}
@@ -208,6 +229,16 @@ const make = Effect.gen(function* () {
         sql<{ reason: string; raw: string }>`SELECT reason, raw FROM skipped_game
           WHERE import_id = ${importId} ORDER BY position`
     ),
+    prune: Effect.fn("ImportStore.prune")(function* (before) {
+      let removed = 0
+      for (let after: string | undefined = ""; after !== undefined;) {
+        const step: Effect.Success<ReturnType<typeof pruneStep>> = yield* pruneStep(before, after)
+        removed += step.removed
+        after = step.next
+        yield* Effect.yieldNow
+      }
+      return removed
+    }),
     speed: sql<{ games: Numeric | null; millis: Numeric | null; imports: Numeric }>`
       SELECT sum(imported) AS games, sum(finished_at - started_at) AS millis, count(*) AS imports FROM (
         SELECT imported, started_at, finished_at FROM import_job
@@ -235,6 +266,11 @@ export const layer: Layer.Layer<ImportStore, Migrator.MigrationError | SqlError.
 /** Skipped games that are kept per import, and characters of each. */
 const maxSkipped = 100
 const maxRaw = 4_096
+
+/** Imports that one step of `prune` looks at: some milliseconds of work. */
+const pruneRows = 500
+
+const idsOf = (rows: ReadonlyArray<{ readonly id: string }>) => rows.map(({ id }) => id)
 
 // In the words of the partial index, so that it serves the query.
 const unfinished = (sql: SqlClient.SqlClient) => sql.literal("status IN ('queued', 'starting', 'importing')")

@@ -10,6 +10,7 @@ import * as GameStore from "./GameStore.ts"
 import { MaxEventStreams } from "./Handlers.ts"
 import * as ImportStore from "./ImportStore.ts"
 import * as Lichess from "./Lichess.ts"
+import * as Retention from "./Retention.ts"
 import * as Server from "./Server.ts"
 import * as Settings from "./Settings.ts"
 import * as SqliteClient from "./SqliteClient.ts"
@@ -71,12 +72,17 @@ export const users = (settings: Settings.Settings) =>
 
 /** Imports, durable on the database. */
 export const imports = (settings: Settings.Settings) =>
-  GameImport.layer({
-    maxConcurrent: settings.maxConcurrentImports,
-    maxQueued: settings.maxQueuedImports,
-    maxPerOwner: settings.maxImportsPerUser,
-    recentFor: settings.importRecentFor
-  }).pipe(Layer.provide(GameImport.layerEngine))
+  Retention.layer({ keepFor: settings.importHistoryFor }).pipe(
+    Layer.provideMerge(
+      GameImport.layer({
+        maxConcurrent: settings.maxConcurrentImports,
+        maxQueued: settings.maxQueuedImports,
+        maxPerOwner: settings.maxImportsPerUser,
+        recentFor: settings.importRecentFor
+      })
+    ),
+    Layer.provide(GameImport.layerEngine)
+  )
 
 /** What is stored: games, imports and how far each has come. */
 export const stores = (settings: Settings.Settings) =>

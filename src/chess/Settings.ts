@@ -246,6 +246,13 @@ export const variables = {
     "0 millis",
     "30 days",
     "How long after an import that brought everything the same one is answered with it."
+  ),
+  importHistoryFor: duration(
+    "IMPORT_HISTORY_FOR",
+    "30 days",
+    "1 hour",
+    "3650 days",
+    "How long imports that have ended are remembered; the latest of each user always is."
   )
 }
 

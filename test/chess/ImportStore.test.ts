@@ -237,6 +237,76 @@ describe("ImportStore", () => {
     )
   })
 
+  describe("prune", () => {
+    const ended = Effect.fnUntraced(function* (user: string, at: number) {
+      const store = yield* ImportStore
+      yield* TestClock.setTime(at)
+      const { importId } = yield* create({ user })
+      yield* store.commit(importId, commitOf([], { user, odd: [{ reason: "odd", raw: "{}" }] }))
+      yield* store.setStatus(importId, { status: "complete", message: "", finishedAt: at })
+      return importId
+    })
+    const left = Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const ids = (table: string, id: string) =>
+        Effect.map(sql`SELECT ${sql(id)} FROM ${sql(table)} ORDER BY 1`.values, (rows) => rows.flat())
+      return { imports: yield* ids("import_job", "id"), skipped: yield* ids("skipped_game", "import_id") }
+    })
+
+    it.effect("removes what ended before then, except the newest import of each user", () =>
+      Effect.gen(function* () {
+        const store = yield* ImportStore
+        yield* ended("rook-lifter", 1_000)
+        const last = yield* ended("rook-lifter", 2_000)
+        yield* ended("pawn-storm", 2_500)
+        const inTime = yield* ended("pawn-storm", 3_000)
+        yield* TestClock.setTime(3_500)
+        const { importId: running } = yield* create({ user: "pawn-storm" })
+        const { importId: waiting } = yield* create({ user: "waits-long" })
+
+        assert.strictEqual(yield* store.prune(3_000), 2)
+        // What the last import of a user skipped is as old as any other.
+        assert.deepStrictEqual(yield* left, { imports: [last, inTime, running, waiting].sort(), skipped: [inTime] })
+        assert.strictEqual(yield* store.prune(3_000), 0)
+        assert.deepStrictEqual(
+          Option.map(yield* store.latest("rook-lifter", "lichess"), (job) => job.importId),
+          Option.some(last)
+        )
+        assert.strictEqual((yield* store.checkpoint("rook-lifter", "lichess"))._tag, "Lichess")
+      }).pipe(Effect.provide(Live))
+    )
+
+    it.effect("goes through any number of imports, some hundred at a time, by the primary key", () =>
+      Effect.gen(function* () {
+        const store = yield* ImportStore
+        const sql = yield* SqlClient.SqlClient
+        const row = (n: number) => ({
+          id: `import-${String(n).padStart(5, "0")}`,
+          platform: "lichess",
+          user_id: `user-${n % 3}`,
+          owner: "o",
+          premium: 0,
+          status: "complete",
+          message: "",
+          imported: 0,
+          checked: 0,
+          skipped: 0,
+          max_games: 1,
+          created_at: n,
+          finished_at: n
+        })
+        for (let n = 0; n < 1_800; n++) yield* sql`INSERT INTO import_job ${sql.insert(row(n))}`
+        assert.include(
+          yield* queryPlans(store.prune(0)),
+          "SEARCH import_job USING INDEX sqlite_autoindex_import_job_1 (id>?)"
+        )
+        assert.strictEqual(yield* store.prune(1_000), 1_000)
+        assert.strictEqual(yield* store.prune(5_000), 797)
+        assert.lengthOf((yield* left).imports, 3)
+      }).pipe(Effect.provide(Live))
+    )
+  })
+
   describe("commit", () => {
     it.effect("stores the games and says how far the import is", () =>
       Effect.gen(function* () {

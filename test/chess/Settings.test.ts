@@ -48,7 +48,8 @@ describe("Settings", () => {
           maxConcurrentImports: 2,
           maxQueuedImports: 100,
           maxImportsPerUser: 5,
-          importRecentFor: Duration.minutes(5)
+          importRecentFor: Duration.minutes(5),
+          importHistoryFor: Duration.days(30)
         })
       })
     )
