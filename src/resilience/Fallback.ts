@@ -35,7 +35,7 @@ export interface Failed<out Seen> {
   readonly error: Seen
 }
 
-/** What every kind of fallback has. */
+/** What every kind of fallback can be given. */
 export interface Options<Handled, Seen, Accepts, R> {
   /** The errors it answers: `tags` or `matching`. Defaults to all. */
   readonly errors?: Errors<Handled, Seen, Accepts> | undefined
@@ -53,6 +53,11 @@ export interface EffectOptions<A, Handled, E, R, Seen, Accepts, R2> extends Opti
 export interface StaleOptions<A, R, Handled, Seen, Accepts, R2> extends Options<Handled, Seen, Accepts, R2> {
   /** Looks for the value: `cache.getIfPresent(key)`, or `Ref.get(ref)` of a `Ref<Option<A>>`. */
   readonly find: Effect.Effect<Option.Option<A>, never, R>
+}
+
+/** Of options: that all errors are meant. */
+export interface AllErrors {
+  readonly errors?: undefined
 }
 
 /** The errors with one of these tags. */
@@ -75,7 +80,14 @@ export const matching: {
 } = <Accepts>(predicate: (error: Accepts) => boolean) => ({ include: predicate })
 
 /** Answers with what an effect brings. When that fails, its error comes through. */
-export const make = <A, E = never, R = never, Handled = unknown, Seen = unknown, Accepts = unknown, R2 = never>(
+export const make: {
+  <A, E = never, R = never, R2 = never>(
+    options: EffectOptions<A, unknown, E, R, unknown, unknown, R2> & AllErrors
+  ): Fallback<A, unknown, E, R | R2>
+  <A, Handled, Seen, Accepts, E = never, R = never, R2 = never>(
+    options: EffectOptions<A, Handled, E, R, Seen, Accepts, R2>
+  ): Fallback<A, Handled, E, R | R2, Accepts>
+} = <A, Handled, Seen, Accepts, E, R, R2>(
   options: EffectOptions<A, Handled, E, R, Seen, Accepts, R2>
 ): Fallback<A, Handled, E, R | R2, Accepts> =>
   answering(options, (error) =>
@@ -87,7 +99,13 @@ export const make = <A, E = never, R = never, Handled = unknown, Seen = unknown,
   )
 
 /** Answers with a value. */
-export const value = <A, Handled = unknown, Seen = unknown, Accepts = unknown, R = never>(
+export const value: {
+  <A, R = never>(value: A, options?: Options<unknown, unknown, unknown, R> & AllErrors): Fallback<A, unknown, never, R>
+  <A, Handled, Seen, Accepts, R = never>(
+    value: A,
+    options: Options<Handled, Seen, Accepts, R>
+  ): Fallback<A, Handled, never, R, Accepts>
+} = <A, Handled, Seen, Accepts, R>(
   value: A,
   options: Options<Handled, Seen, Accepts, R> = {}
 ): Fallback<A, Handled, never, R, Accepts> => {
@@ -99,17 +117,24 @@ export const value = <A, Handled = unknown, Seen = unknown, Accepts = unknown, R
  * Answers with a value kept from before. Without one the error comes through, so it takes no type away. Keep the value
  * where the call succeeds: `call.pipe(Effect.tap((value) => Ref.set(ref, Option.some(value))), fallback.execute)`.
  */
-export const stale = <A, R = never, Handled = unknown, Seen = unknown, Accepts = unknown, R2 = never>(
-  options: StaleOptions<A, R, Handled, Seen, Accepts, R2>
-): Fallback<A, never, never, R | R2, Accepts> => ({
+export const stale: {
+  <A, R = never, R2 = never>(
+    options: StaleOptions<A, R, unknown, unknown, unknown, R2> & AllErrors
+  ): Fallback<A, never, never, R | R2>
+  <A, Handled, Seen, Accepts, R = never, R2 = never>(
+    options: StaleOptions<A, R, Handled, Seen, Accepts, R2>
+  ): Fallback<A, never, never, R | R2, Accepts>
+} = <A, Handled, Seen, Accepts, R, R2>({
+  errors,
+  find,
+  onFallback
+}: StaleOptions<A, R, Handled, Seen, Accepts, R2>): Fallback<A, never, never, R | R2, Accepts> => ({
   execute: (self) =>
     Effect.catchCause(self, (cause) => {
-      const error = answered(options.errors, cause)
+      const error = answered(errors, cause)
       if (error === undefined) return Effect.failCause(cause)
-      return Effect.flatMap(options.find, (found) =>
-        Option.isSome(found)
-          ? told(options.onFallback, error.value, Effect.succeed(found.value))
-          : Effect.failCause(cause)
+      return Effect.flatMap(find, (found) =>
+        Option.isSome(found) ? told(onFallback, error.value, Effect.succeed(found.value)) : Effect.failCause(cause)
       )
     })
 })

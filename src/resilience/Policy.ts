@@ -1,9 +1,9 @@
 /**
  * Puts the primitives around a call in the one order in which they work together.
  *
- * Outermost first: cache → deadline → bulkhead → retry → circuit breaker → rate limiter → timeout → the call. So a cached
- * answer costs nothing; the deadline bounds waits and retries; a call holds its place in the bulkhead from its first
- * attempt to its last; every attempt takes a token, has its own timeout and counts for the circuit.
+ * Outermost first: fallback → cache → deadline → bulkhead → retry → hedge → circuit breaker → rate limiter → timeout → the
+ * call. So a cached answer costs nothing; the deadline bounds waits and retries; a call holds its place in the bulkhead
+ * from its first attempt to its last; every attempt and hedge takes a token, has its own timeout and counts.
  *
  * A refusal by the open circuit ends the retries, unless the call has a deadline and the circuit lets calls through again
  * before it. With a bulkhead, the circuit is asked before the call takes or waits for a place as well: nobody queues for a
@@ -13,9 +13,11 @@
  */
 import { Cause, Duration, Effect } from "effect"
 import type { Bulkhead, BulkheadFull } from "./Bulkhead.ts"
-import type { Cache, Key } from "./Cache.ts"
+import type { Cache, CallOptions, Key } from "./Cache.ts"
 import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
 import * as Deadline from "./Deadline.ts"
+import type { Fallback } from "./Fallback.ts"
+import type { Hedge } from "./Hedge.ts"
 import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
 import type { Retry } from "./Retry.ts"
 import * as Timeout from "./Timeout.ts"
@@ -29,7 +31,25 @@ export interface Policy<out E = never, in Accepts = unknown, out R = never> {
 /** A way to make calls whose results are kept by key. They succeed with `A` and fail with `E`, refusals included. */
 export interface CachedPolicy<K extends Key, A, E = never, R = never> {
   /** Answers with the kept result of the key, waits for the call of the same key, or makes the call under the policy. */
-  readonly execute: (options: { readonly key: K }) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
+  readonly execute: (
+    options: { readonly key: K } & CallOptions<K, A, E>
+  ) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E, R | R1>
+}
+
+/** A way to make calls that answers with an `F` in place of errors that are `Handled`, and adds the errors `E`. */
+export interface FallbackPolicy<out F, Handled, out E = never, in Accepts = unknown, out R = never> {
+  /** Makes the call under the policy, and answers in its place when it fails as the fallback names. */
+  readonly execute: <A, E1 extends Accepts, R1>(
+    self: Effect.Effect<A, E1, R1>
+  ) => Effect.Effect<A | F, E | Exclude<E1, Handled>, R | R1>
+}
+
+/** As `CachedPolicy`, but what fails with `E` is answered with an `F`, or fails with an `E2`. */
+export interface CachedFallbackPolicy<K extends Key, A, E, F, E2 = never, R = never> {
+  /** As that of `CachedPolicy`. The answer of the fallback is not kept. */
+  readonly execute: (
+    options: { readonly key: K } & CallOptions<K, A, E>
+  ) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A | F, E2, R | R1>
 }
 
 /** The parts of a policy. What is left out is not done. */
@@ -40,7 +60,8 @@ export interface Options<
   L extends RateLimiter | undefined,
   T extends Duration.Input | undefined,
   Accepts,
-  R
+  R,
+  RH
 > {
   /** The time for everything together, from the first attempt to the last answer: over zero. Adds `DeadlineExceeded`. */
   readonly deadline?: D
@@ -48,6 +69,8 @@ export interface Options<
   readonly bulkhead?: B
   /** How failed attempts are repeated. It must accept the errors of breaker, limiter and timeout. Adds none itself. */
   readonly retry?: Retry<Accepts | AttemptErrors<C, L, T>, R> | undefined
+  /** When an attempt is made twice at a time. It must accept the same errors as the retry. Adds none itself. */
+  readonly hedge?: Hedge<Accepts | AttemptErrors<C, L, T>, RH> | undefined
   /** Where the outcome of every attempt counts. Adds `CircuitOpen`. */
   readonly circuitBreaker?: C
   /** The key of the breaker's circuit that the attempts go through. Defaults to "default". */
@@ -62,6 +85,12 @@ export interface Options<
 export interface CacheOption<K extends Key, A, E> {
   /** Where results are kept, and calls with the same key are shared. Its errors must include those of the other parts. */
   readonly cache: Cache<K, A, E>
+}
+
+/** The fallback of a policy that answers in place of failed calls. */
+export interface FallbackOption<F, Handled, E, R, Accepts> {
+  /** What to answer instead. It must accept the errors of the other parts. Takes away what it handles, adds its own. */
+  readonly fallback: Fallback<F, Handled, E, R, Accepts>
 }
 
 /** The errors that the parts around one attempt add. */
@@ -88,16 +117,61 @@ type Spelled<E> = [E] extends [infer Error] ? Error : never
 export function make<
   K extends Key,
   A,
+  F,
+  Handled,
+  EF,
+  RF,
   D extends Duration.Input | undefined = undefined,
   B extends Bulkhead | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
   E = unknown,
-  R = never
+  R = never,
+  RH = never
 >(
-  options: Options<D, B, C, L, T, E, R> & CacheOption<K, A, E | Errors<D, B, C, L, T>>
-): CachedPolicy<K, A, E | Errors<D, B, C, L, T>, R>
+  options: Options<D, B, C, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, L, T>> &
+    FallbackOption<F, Handled, EF, RF, E | Errors<D, B, C, L, T>>
+): CachedFallbackPolicy<
+  K,
+  A,
+  E | Errors<D, B, C, L, T>,
+  F,
+  EF | Exclude<E | Errors<D, B, C, L, T>, Handled>,
+  R | RH | RF
+>
+export function make<
+  K extends Key,
+  A,
+  D extends Duration.Input | undefined = undefined,
+  B extends Bulkhead | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  L extends RateLimiter | undefined = undefined,
+  T extends Duration.Input | undefined = undefined,
+  E = unknown,
+  R = never,
+  RH = never
+>(
+  options: Options<D, B, C, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, L, T>> & { readonly fallback?: undefined }
+): CachedPolicy<K, A, E | Errors<D, B, C, L, T>, R | RH>
+export function make<
+  F,
+  Handled,
+  EF,
+  RF,
+  D extends Duration.Input | undefined = undefined,
+  B extends Bulkhead | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  L extends RateLimiter | undefined = undefined,
+  T extends Duration.Input | undefined = undefined,
+  Accepts = unknown,
+  R = never,
+  RH = never
+>(
+  options: Options<D, B, C, L, T, Accepts, R, RH> & FallbackOption<F, Handled, EF, RF, Accepts | Errors<D, B, C, L, T>>
+): FallbackPolicy<F, Handled, EF | Exclude<Errors<D, B, C, L, T>, Handled>, Accepts, R | RH | RF>
 export function make<
   D extends Duration.Input | undefined = undefined,
   B extends Bulkhead | undefined = undefined,
@@ -105,10 +179,13 @@ export function make<
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
   Accepts = unknown,
-  R = never
->(options: Options<D, B, C, L, T, Accepts, R>): Policy<Errors<D, B, C, L, T>, Accepts, R>
-export function make(options: Parts): Policy<unknown, unknown, unknown> | CachedPolicy<Key, unknown, unknown, unknown> {
-  const { bulkhead, cache, circuit = "default", circuitBreaker, rateLimiter, retry } = options
+  R = never,
+  RH = never
+>(options: Options<D, B, C, L, T, Accepts, R, RH>): Policy<Errors<D, B, C, L, T>, Accepts, R | RH>
+export function make(
+  options: Parts
+): FallbackPolicy<unknown, unknown, unknown, unknown, unknown> | CachedPolicy<Key, unknown, unknown, unknown> {
+  const { bulkhead, cache, circuit = "default", circuitBreaker, fallback, hedge, rateLimiter, retry } = options
   const deadline = positive("deadline", options.deadline)
   const timeout = positive("timeout", options.timeout)
 
@@ -124,17 +201,22 @@ export function make(options: Parts): Policy<unknown, unknown, unknown> | Cached
     parts.push(bulkhead.execute)
   }
   if (retried !== undefined) parts.push(retried)
+  if (hedge !== undefined) parts.push(hedge.execute)
   if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
   if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
   if (timeout !== undefined) parts.push(Timeout.timeout(timeout))
   const run: Part = (self) => parts.reduceRight((inner, part) => part(inner), self)
 
-  if (cache === undefined) return { execute: run }
+  const answered = (self: Effect.Effect<unknown, unknown, unknown>) => fallback?.execute(self) ?? self
+
+  if (cache === undefined) {
+    return { execute: (self: Effect.Effect<unknown, unknown, unknown>) => answered(run(self)) }
+  }
   return {
     // Put together only when it is needed: a hit makes nothing.
-    execute: (call: { readonly key: Key }) => {
+    execute: (call: { readonly key: Key } & CallOptions<Key, unknown, unknown>) => {
       const answer = cache.execute(call)
-      return (self: Effect.Effect<unknown, unknown, unknown>) => answer(Effect.suspend(() => run(self)))
+      return (self: Effect.Effect<unknown, unknown, unknown>) => answered(answer(Effect.suspend(() => run(self))))
     }
   }
 }
@@ -149,9 +231,11 @@ interface Parts extends Options<
   RateLimiter | undefined,
   Duration.Input | undefined,
   unknown,
+  unknown,
   unknown
 > {
   readonly cache?: Cache<Key, unknown, unknown>
+  readonly fallback?: Fallback<unknown, unknown, unknown, unknown> | undefined
 }
 
 // Whoever would retry the refusal does so here, where no place is taken meanwhile.

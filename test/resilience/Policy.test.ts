@@ -1,10 +1,25 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Data, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
-import { Bulkhead, Cache, CircuitBreaker, Deadline, Policy, RateLimiter, Retry, Timeout } from "effect-resilience"
+import { Context, Data, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
+import {
+  Bulkhead,
+  Cache,
+  CircuitBreaker,
+  Deadline,
+  Fallback,
+  Hedge,
+  Policy,
+  RateLimiter,
+  Retry,
+  RetryBudget,
+  Timeout
+} from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
 class Unavailable extends Data.TaggedError("Unavailable")<{}> {}
+
+type Name = "Name"
+const Name = Context.Service<Name, string>("test/Name")
 
 // Every part, wide enough to be out of the way; a test narrows the one it is about.
 const parts = Effect.all({
@@ -137,6 +152,71 @@ describe("Policy", () => {
       expectTypeOf(policy.execute({ key: "a" })(Effect.succeed("text"))).not.toBeAny()
     })
 
+    it("takes a hedge only if that accepts the errors of the parts inside it, and adds what it requires", () => {
+      const { circuitBreaker } = Effect.runSync(parts)
+      const narrow = Effect.runSync(
+        Hedge.make({ delay: 1, while: (error: Unavailable) => error._tag === "Unavailable", onHedge: () => Name })
+      )
+      const policy = Policy.make({ hedge: narrow, deadline: "1 second" })
+      expectTypeOf(policy).toEqualTypeOf<Policy.Policy<Deadline.DeadlineExceeded, Unavailable, Name>>()
+      // @ts-expect-error -- the predicate does not know CircuitOpen
+      // @effect-diagnostics-next-line missingEffectError:off
+      Policy.make({ hedge: narrow, circuitBreaker })
+      const wide = Effect.runSync(Hedge.make({ delay: 1 }))
+      expectTypeOf(Policy.make({ retry, hedge: wide, circuitBreaker })).toEqualTypeOf<
+        Policy.Policy<CircuitBreaker.CircuitOpen>
+      >()
+      const same = Retry.make({
+        schedule: Retry.delays([1]),
+        while: (error: Unavailable) => error._tag === "Unavailable"
+      })
+      expectTypeOf(Policy.make({ retry: same, hedge: narrow })).toEqualTypeOf<Policy.Policy<never, Unavailable, Name>>()
+    })
+
+    it("loses the errors its fallback handles, and gains those it adds", () => {
+      const { bulkhead, circuitBreaker } = Effect.runSync(parts)
+      const options = { bulkhead, retry, circuitBreaker, timeout: 5 } as const
+      const tags = Fallback.tags("CircuitOpen", "TimedOut")
+
+      const some = Policy.make({ ...options, fallback: Fallback.value(null, { errors: tags }) })
+      expectTypeOf(some).toEqualTypeOf<
+        Policy.FallbackPolicy<null, { readonly _tag: "CircuitOpen" | "TimedOut" }, Bulkhead.BulkheadFull>
+      >()
+      const guarded = (self: Effect.Effect<number, Unavailable | Timeout.TimedOut, "R">) => self.pipe(some.execute)
+      expectTypeOf(guarded).returns.toEqualTypeOf<
+        Effect.Effect<number | null, Unavailable | Bulkhead.BulkheadFull, "R">
+      >()
+
+      const all = Policy.make({ ...options, fallback: Fallback.value("usual") })
+      const answered = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(all.execute)
+      expectTypeOf(answered).returns.toEqualTypeOf<Effect.Effect<number | string, never, "R">>()
+
+      const standby = Fallback.make({ errors: tags, orElse: () => Effect.andThen(Name, new Unavailable()) })
+      expectTypeOf(Policy.make({ ...options, fallback: standby })).toEqualTypeOf<
+        Policy.FallbackPolicy<
+          never,
+          { readonly _tag: "CircuitOpen" | "TimedOut" },
+          Bulkhead.BulkheadFull | Unavailable,
+          unknown,
+          Name
+        >
+      >()
+
+      const narrow = Fallback.value(0, { errors: Fallback.matching((error: Unavailable) => error.message !== "") })
+      const accepts = Policy.make({ fallback: narrow })
+      expectTypeOf(accepts).toEqualTypeOf<Policy.FallbackPolicy<number, never, never, Unavailable>>()
+      // @ts-expect-error -- the predicate does not know TimedOut
+      Policy.make({ fallback: narrow, timeout: 5 })
+
+      type Errors = Unavailable | Bulkhead.BulkheadFull | CircuitBreaker.CircuitOpen | Timeout.TimedOut
+      const cache = Effect.runSync(Cache.make<string, number, Errors>({ capacity: 1, timeToLive: 1 }))
+      const cached = Policy.make({ ...options, cache, fallback: Fallback.value(null, { errors: tags }) })
+      const looked = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(cached.execute({ key: "a" }))
+      expectTypeOf(looked).returns.toEqualTypeOf<
+        Effect.Effect<number | null, Unavailable | Bulkhead.BulkheadFull, "R">
+      >()
+    })
+
     it("knows the parts by name", () => {
       // @ts-expect-error -- a part that does not exist
       Policy.make({ timeuot: 5 })
@@ -233,6 +313,98 @@ describe("Policy", () => {
           })
         )
         assert.isAbove(operations, 10)
+      })
+    )
+  })
+
+  describe("with a hedge", () => {
+    it.effect("gives the second attempt a token, a timeout and a place in the circuit's count of its own", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker, rateLimiter } = yield* parts
+        const hedge = yield* Hedge.make({ delay: 60 })
+        const policy = Policy.make({ retry, hedge, circuitBreaker, rateLimiter, timeout: 100 })
+        // Both attempts of the call time out, the first at 100 and the second at 160, and that three times.
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(policy.execute)), ["TimedOut", 3 * 160 + 20])
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 6)
+        assert.strictEqual((yield* hedge.state).hedges, 3)
+      })
+    )
+
+    it.effect("makes no second attempt at an open circuit, and ends the retries there", () =>
+      Effect.gen(function* () {
+        const circuitBreaker = yield* CircuitBreaker.make({ failures: 1, openFor: "1 day" })
+        const hedge = yield* Hedge.make({ delay: 60 })
+        const policy = Policy.make({ retry, hedge, circuitBreaker })
+        const { call, calls } = succeedsAt(3)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["CircuitOpen", 10])
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["CircuitOpen", 0])
+        assert.strictEqual(calls.count, 1)
+      })
+    )
+
+    it.effect("leaves nothing behind when interrupted at any operation", () =>
+      Effect.gen(function* () {
+        const { bulkhead, circuitBreaker, rateLimiter } = yield* parts
+        const budget = yield* RetryBudget.make({ share: 100, minPerSecond: 1000 })
+        const hedge = yield* Hedge.make({ delay: "Infinity", maxHedges: 2, budget })
+        let running = 0
+        const attempt = Effect.acquireUseRelease(
+          Effect.sync(() => running++),
+          () => Effect.andThen(Effect.yieldNow, new Unavailable()),
+          () => Effect.sync(() => running--)
+        )
+        const policy = Policy.make({
+          fallback: Fallback.value("usual"),
+          deadline: 500,
+          bulkhead,
+          hedge,
+          circuitBreaker,
+          rateLimiter,
+          timeout: 100
+        })
+        const operations = yield* interruptEverywhere(
+          policy.execute(attempt),
+          Effect.gen(function* () {
+            assert.strictEqual(running, 0)
+            assert.strictEqual((yield* bulkhead.state).running, 0)
+            assert.strictEqual((yield* rateLimiter.state).waiting, 0)
+          })
+        )
+        assert.isAbove(operations, 30)
+      })
+    )
+  })
+
+  describe("with a fallback", () => {
+    it.effect("answers when the retries have ended, also in place of the refusals of its parts", () =>
+      Effect.gen(function* () {
+        const circuitBreaker = yield* CircuitBreaker.make({ failures: 3, openFor: "1 day" })
+        const told: Array<string> = []
+        const fallback = Fallback.value("usual", {
+          errors: Fallback.tags("Unavailable", "CircuitOpen"),
+          onFallback: ({ error }) => Effect.sync(() => told.push(error._tag))
+        })
+        const policy = Policy.make({ fallback, retry, circuitBreaker })
+        const { call, calls } = succeedsAt(9)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["usual", 20])
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["usual", 0])
+        assert.deepStrictEqual(told, ["Unavailable", "CircuitOpen"])
+        assert.strictEqual(calls.count, 3)
+        const died = Effect.die("bug").pipe(Policy.make({ fallback, retry }).execute)
+        assert.deepStrictEqual(yield* Effect.exit(died), Exit.die("bug"))
+      })
+    )
+
+    it.effect("keeps nothing of its answers in the cache", () =>
+      Effect.gen(function* () {
+        const cache = yield* Cache.make<string, string, Unavailable>({ capacity: 10, timeToLive: "1 minute" })
+        const policy = Policy.make({ fallback: Fallback.value("usual"), cache })
+        const { call } = succeedsAt(2)
+        const through = call.pipe(policy.execute({ key: "a" }))
+        assert.strictEqual(yield* through, "usual")
+        assert.strictEqual((yield* cache.stats).size, 0)
+        assert.strictEqual(yield* through, "ok")
+        assert.strictEqual((yield* cache.stats).size, 1)
       })
     )
   })
