@@ -2,16 +2,17 @@
  * Runs a failed call again, after a wait, as long as that can help.
  *
  * Only failures that `while` allows are retried, never defects or interruptions. The wait is what the `Schedule` says or
- * what the error asks for with `retryAfter`, whichever is longer. The last error comes through as it is: at once when it
- * asks for more than `maxRetryAfter`, when the wait would reach the deadline, or when the `budget` is spent.
+ * what the error asks for, whichever is longer. The last error comes through as it is: at once when it asks for more than
+ * `maxRetryAfter`, when the wait would reach `maxElapsed` or the deadline, or when the `budget` is spent.
  *
  * Put it outside breaker, limiter and timeout, so that each attempt is counted, and inside the deadline.
  *
- * | `make`        | `while` all errors | `maxRetryAfter` 1 minute | `budget` unlimited | `onRetry` nothing |
- * | `exponential` | `base` 1 second | `factor` 2 | `maxDelay` 30 seconds | `jitter` "full" | `times` 3 |
+ * | `make` | `while` all errors | `maxRetryAfter` 1 minute | `maxElapsed`, `budget` unlimited | `onRetry` nothing |
+ * | delays | `base` 1 second (`step` the same) | `factor` 2 | `maxDelay` 30 seconds | `jitter` "full", `fixed` "none" | `times` 3 |
  */
 import { Cause, Clock, Context, Duration, Effect, Function, Pull, Random, Schedule } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
+import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
@@ -39,6 +40,13 @@ export interface Options<E, R = never> {
   readonly while?: ((error: E) => boolean) | undefined
   /** The longest `retryAfter` of an error that is waited for; one that asks for more ends the retries. Defaults to 1 minute. */
   readonly maxRetryAfter?: Duration.Input | undefined
+  /** How long the error asks to wait, if at all. Defaults to its `retryAfter`. */
+  readonly retryAfter?: ((error: E) => Duration.Input | undefined) | undefined
+  /**
+   * How long the attempts and the waits may take together: a wait that would reach it is not begun. It interrupts no
+   * attempt, as a deadline does. Over zero. Defaults to unlimited.
+   */
+  readonly maxElapsed?: Duration.Input | undefined
   /**
    * What every retry is paid from, before its wait; a wait that is interrupted has been paid. When it is spent, the error
    * comes through at once. Defaults to unlimited.
@@ -67,9 +75,13 @@ export const make: {
   <E, R = never>(options: Options<E, R>): Retry<E, R>
 } = <E, R>(options: Options<E, R>): Retry<E, R> => {
   const maxRetryAfter = Duration.toMillis(options.maxRetryAfter ?? "1 minute")
+  const maxElapsed = Duration.toMillis(options.maxElapsed ?? "Infinity")
   if (!(maxRetryAfter >= 0)) throw invalid("maxRetryAfter", "zero or more", maxRetryAfter)
+  if (!(maxElapsed > 0)) throw invalid("maxElapsed", "over zero", maxElapsed)
   const { budget, budgetKey = "default" } = options
-  if (budget !== undefined) return { execute: (self) => withBudget(self, options, maxRetryAfter, budget, budgetKey) }
+  if (budget !== undefined || maxElapsed < Infinity) {
+    return { execute: (self) => metered(self, options, maxRetryAfter, maxElapsed, budget, budgetKey) }
+  }
   return {
     execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => {
       const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, cause)
@@ -83,12 +95,74 @@ export const make: {
 
 /** Retries an effect as the options say. The same as `make(options).execute(self)`, with the error type inferred. */
 export const retry: {
+  // In a pipe the errors are those of the effect, however many more the predicate knows.
+  <E, R2 = never>(options: Options<NoInfer<E>, R2>): <A, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | R2>
   <E, R2 = never>(options: Options<E, R2>): <A, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | R2>
   <A, E, R, R2 = never>(self: Effect.Effect<A, E, R>, options: Options<E, R2>): Effect.Effect<A, E, R | R2>
 } = Function.dual(
   2,
   <A, E, R, R2 = never>(self: Effect.Effect<A, E, R>, options: Options<E, R2>): Effect.Effect<A, E, R | R2> =>
     make(options).execute(self)
+)
+
+/** A result that is treated like an error, as the schedule and `onRetry` see it. */
+export class Unwanted<out A> {
+  readonly _tag = "Unwanted"
+  readonly result: A
+
+  constructor(result: A) {
+    this.result = result
+  }
+
+  /** How long the result asks to wait, if it does. */
+  get retryAfter(): Duration.Duration | undefined {
+    return fromError(this.result)
+  }
+}
+
+/** What is retried, when, and how often, where results are retried as well. `while` and `retryAfter` are about errors. */
+export interface ResultOptions<A, E, R = never> extends Omit<Options<E, R>, "schedule" | "onRetry"> {
+  /** Whether another attempt can give a better result than this one. */
+  readonly whileResult: (result: A) => boolean
+  /** The delays between the attempts; the retries end where it ends. */
+  readonly schedule: Schedule.Schedule<unknown, NoInfer<E | Unwanted<A>>, never, R>
+  /** Runs before each wait, to log or count. Should it die, that is logged and the call goes on. Defaults to nothing. */
+  readonly onRetry?: ((failed: Failed<E | Unwanted<A>>) => Effect.Effect<unknown, never, R>) | undefined
+}
+
+/**
+ * Retries an effect also while its result is an unwanted one: a job that is not done yet, a response of 503. When the
+ * retries end, the last result is returned as it is. Under a budget such a result counts as a failure.
+ */
+export const retryResults: {
+  // In a pipe the result and the errors are those of the effect, however many more the predicates know.
+  <A, E, R2 = never>(
+    options: ResultOptions<NoInfer<A>, NoInfer<E>, R2>
+  ): <R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | R2>
+  <A, E, R, R2 = never>(self: Effect.Effect<A, E, R>, options: ResultOptions<A, E, R2>): Effect.Effect<A, E, R | R2>
+} = Function.dual(
+  2,
+  <A, E, R, R2 = never>(
+    self: Effect.Effect<A, E, R>,
+    options: ResultOptions<A, E, R2>
+  ): Effect.Effect<A, E, R | R2> => {
+    const { retryAfter = fromError, while: whileError, whileResult } = options
+    const attempt = Effect.filterOrFail(
+      self,
+      (result) => !whileResult(result),
+      (result) => new Unwanted(result)
+    )
+    const all: Options<E | Unwanted<A>, R2> = {
+      ...options,
+      while: (error) => error instanceof Unwanted || whileError === undefined || whileError(error),
+      retryAfter: (error) => (error instanceof Unwanted ? error.retryAfter : retryAfter(error))
+    }
+    return Effect.catchIf(
+      make(all).execute(attempt),
+      (error): error is Unwanted<A> => error instanceof Unwanted,
+      (unwanted) => Effect.succeed(unwanted.result)
+    )
+  }
 )
 
 /** A schedule of exactly these delays: one retry after each. With none, nothing is retried. */
@@ -107,45 +181,104 @@ export const delays = (waits: ReadonlyArray<Duration.Input>): Schedule.Schedule<
   )
 }
 
-/** How the delays of `exponential` grow. */
-export interface ExponentialOptions {
-  /** The first delay, before jitter: over zero. Defaults to 1 second. */
-  readonly base?: Duration.Input | undefined
-  /** What each delay is multiplied by to give the next: at least 1. Defaults to 2. */
-  readonly factor?: number | undefined
-  /** The longest delay: at least `base`. Defaults to 30 seconds, or to `base` when that is longer. */
-  readonly maxDelay?: Duration.Input | undefined
+/** How the delay `d` of a schedule is spread. */
+export interface SpreadOptions {
   /**
-   * How the delay `d = min(maxDelay, base * factor^n)` is spread, so that callers that failed together do not come back
-   * together. "none" waits `d`; "full" between 0 and `d`; "decorrelated" between `base` and three times the previous
-   * wait, up to `maxDelay`, whatever the factor. Formulas: "Exponential Backoff And Jitter", AWS Architecture Blog.
-   * Defaults to "full".
+   * How the delay `d` is spread, so that callers that failed together do not come back together: "none" waits `d`, "full"
+   * between 0 and `d`, "equal" between half of `d` and `d`. Defaults to "full", and to "none" for `fixed`.
    */
-  readonly jitter?: "none" | "full" | "decorrelated" | undefined
+  readonly jitter?: "none" | "full" | "equal" | undefined
   /** How often to retry: an integer of at least 0, or `Infinity`. Defaults to 3. */
   readonly times?: number | undefined
+}
+
+/** How long the delays of `fixed` are. */
+export interface FixedOptions extends SpreadOptions {
+  /** Each delay, before jitter: over zero. Defaults to 1 second. */
+  readonly base?: Duration.Input | undefined
+}
+
+/** A schedule of equal delays: `d = base`. In whole milliseconds, with jitter drawn from Effect's `Random`. */
+export const fixed = (options: FixedOptions = {}): Schedule.Schedule<Duration.Duration> => {
+  const base = Duration.toMillis(options.base ?? "1 second")
+  return spread({ ...options, jitter: options.jitter ?? "none", base, maxDelay: base }, () => base)
+}
+
+/** How the delays of `fibonacci` grow. */
+export interface FibonacciOptions extends FixedOptions {
+  /** The longest delay, before jitter: at least `base`. Defaults to 30 seconds, or to `base` when that is longer. */
+  readonly maxDelay?: Duration.Input | undefined
+}
+
+/** How the delays of `linear` grow. */
+export interface LinearOptions extends FibonacciOptions {
+  /** What is added to each delay to give the next: zero or more. Defaults to `base`. */
+  readonly step?: Duration.Input | undefined
+}
+
+/**
+ * A schedule of delays that grow by the same step: `d = min(maxDelay, base + step * n)`. In whole milliseconds, with jitter
+ * drawn from Effect's `Random`.
+ */
+export const linear = (options: LinearOptions = {}): Schedule.Schedule<Duration.Duration> => {
+  const base = Duration.toMillis(options.base ?? "1 second")
+  const step = options.step === undefined ? base : Duration.toMillis(options.step)
+  if (!(step >= 0 && step < Infinity)) throw invalid("step", "a finite duration of zero or more", step)
+  return spread({ ...options, base }, (attempt) => base + step * (attempt - 1))
+}
+
+/**
+ * A schedule of delays each of which is the sum of the two before: `d = min(maxDelay, base * F(n))` with 1, 1, 2, 3, 5, …
+ * In whole milliseconds, with jitter drawn from Effect's `Random`.
+ */
+export const fibonacci = (options: FibonacciOptions = {}): Schedule.Schedule<Duration.Duration> => {
+  const base = Duration.toMillis(options.base ?? "1 second")
+  // Binet's formula, exact once rounded as long as F(n) is below 2 ** 50, and infinite past all caps in the end.
+  return spread({ ...options, base }, (attempt) => base * Math.round(goldenRatio ** attempt / Math.sqrt(5)))
+}
+
+/** How the delays of `exponential` grow. */
+export interface ExponentialOptions extends Omit<FibonacciOptions, "jitter"> {
+  /** What each delay is multiplied by to give the next: at least 1. Defaults to 2. */
+  readonly factor?: number | undefined
+  /**
+   * How the delay `d = min(maxDelay, base * factor^n)` is spread, so that callers that failed together do not come back
+   * together. "none" waits `d`; "full" between 0 and `d`; "equal" between half of `d` and `d`; "decorrelated" between
+   * `base` and three times the previous wait, up to `maxDelay`, whatever the factor. Formulas: "Exponential Backoff And
+   * Jitter", AWS Architecture Blog. Defaults to "full".
+   */
+  readonly jitter?: "none" | "full" | "equal" | "decorrelated" | undefined
 }
 
 /** A schedule of growing delays, in whole milliseconds. Its jitter is drawn from Effect's `Random`. */
 export const exponential = (options: ExponentialOptions = {}): Schedule.Schedule<Duration.Duration> => {
   const base = Duration.toMillis(options.base ?? "1 second")
   const factor = options.factor ?? 2
-  const maxDelay = options.maxDelay === undefined ? Math.max(30_000, base) : Duration.toMillis(options.maxDelay)
-  const jitter = options.jitter ?? "full"
-  const times = options.times ?? 3
-  if (!(base > 0 && base < Infinity)) throw invalid("base", "a finite duration over zero", base)
   if (!(factor >= 1 && factor < Infinity)) throw invalid("factor", "a number of at least 1", factor)
+  // Past a few hundred attempts the power is infinite, and the smaller of the two still the cap.
+  return spread({ ...options, base }, (attempt) => base * factor ** (attempt - 1))
+}
+
+const goldenRatio = (1 + Math.sqrt(5)) / 2
+
+// A schedule of the delays that `grown` gives to the attempts, counted from 1: capped, spread and ended.
+const spread = (
+  options: ExponentialOptions & { readonly base: number },
+  grown: (attempt: number) => number
+): Schedule.Schedule<Duration.Duration> => {
+  const { base, jitter = "full", times = 3 } = options
+  const maxDelay = options.maxDelay === undefined ? Math.max(30_000, base) : Duration.toMillis(options.maxDelay)
+  if (!(base > 0 && base < Infinity)) throw invalid("base", "a finite duration over zero", base)
   if (!(maxDelay >= base && maxDelay < Infinity)) throw invalid("maxDelay", "finite and at least base", maxDelay)
   if (!(times === Infinity || (Number.isInteger(times) && times >= 0))) {
     throw invalid("times", "an integer >= 0 or Infinity", times)
   }
 
-  // Past a few hundred attempts the power is infinite, and the smaller of the two still the cap.
-  const grown = (attempt: number) => Math.min(maxDelay, base * factor ** (attempt - 1))
   const next = (attempt: number, previous: number, random: () => number) => {
-    if (jitter === "none") return grown(attempt)
-    if (jitter === "full") return grown(attempt) * random()
-    return Math.min(maxDelay, base + (3 * previous - base) * random())
+    if (jitter === "decorrelated") return Math.min(maxDelay, base + (3 * previous - base) * random())
+    const delay = Math.min(maxDelay, grown(attempt))
+    if (jitter === "none") return delay
+    return jitter === "full" ? delay * random() : (delay * (1 + random())) / 2
   }
 
   return Schedule.fromStepWithMetadata(
@@ -167,23 +300,25 @@ export const exponential = (options: ExponentialOptions = {}): Schedule.Schedule
 const asFirst = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.provideService(self, CurrentAttempt, 1)
 
-// A call whose retries are paid for.
-const withBudget = <A, E, E1 extends E, R, R1>(
+// A call whose retries are paid for, or must end in time.
+const metered = <A, E, E1 extends E, R, R1>(
   self: Effect.Effect<A, E1, R1>,
   options: Options<E, R>,
   maxRetryAfter: number,
-  budget: RetryBudget,
+  maxElapsed: number,
+  budget: RetryBudget | undefined,
   key: string
 ): Effect.Effect<A, E1, R | R1> =>
   Effect.withFiber((fiber) => {
-    const account = budget.accountUnsafe(key)
-    const payment: Payment = { account, price: undefined }
-    account.begin(fiber)
+    const account = budget?.accountUnsafe(key)
+    const payment: Payment | undefined = account === undefined ? undefined : { account, price: undefined }
+    const endsAt = maxElapsed === Infinity ? Infinity : nowMillisUnsafe(fiber) + maxElapsed
+    account?.begin(fiber)
     const first = fiber.getRef(CurrentAttempt) === 1 ? self : asFirst(self)
-    const call = Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, cause, payment))
-    if (account.succeeded === undefined) return call
+    const call = Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, cause, payment, endsAt))
+    if (account?.succeeded === undefined) return call
     return Effect.onExitPrimitive(call, (exit) => {
-      if (exit._tag === "Success") account.succeeded?.(payment.price)
+      if (exit._tag === "Success") account.succeeded?.(payment?.price)
       return undefined
     })
   })
@@ -209,7 +344,8 @@ const again = <A, E, E1 extends E, R, R1>(
   options: Options<E, R>,
   maxRetryAfter: number,
   firstCause: Cause.Cause<E1>,
-  payment?: Payment
+  payment?: Payment,
+  endsAt = Infinity
 ): Effect.Effect<A, E1, R | R1> => {
   let attempt = 1
   let step: Step<E, R> | undefined
@@ -232,13 +368,15 @@ const again = <A, E, E1 extends E, R, R1>(
     Effect.withFiber((fiber) =>
       Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
         onSuccess: ([, scheduled]) => {
-          const hint = fromError(error)
-          const asked = hint === undefined ? 0 : Duration.toMillis(hint)
+          const hint = options.retryAfter === undefined ? fromError(error) : options.retryAfter(error)
+          // A hint that is no number is none.
+          const asked = hint === undefined ? 0 : Duration.toMillis(hint) || 0
           const millis = Math.max(Duration.toMillis(scheduled), asked)
           // Without a deadline the time left is infinite, and only a wait without end is as long.
           if (asked > maxRetryAfter || millis >= remainingMillisUnsafe(fiber)) {
             return Effect.failCause(cause)
           }
+          if (endsAt < Infinity && nowMillisUnsafe(fiber) + millis >= endsAt) return Effect.failCause(cause)
           if (payment !== undefined) {
             payment.price = payment.account.pay(error, fiber)
             if (payment.price === undefined) return Effect.failCause(cause)

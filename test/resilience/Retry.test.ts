@@ -1,6 +1,6 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Cause, Clock, Context, Data, Duration, Effect, Exit, Fiber, Logger, Random, Schedule } from "effect"
-import { Deadline, Retry } from "effect-resilience"
+import { Deadline, Retry, RetryBudget } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -502,6 +502,19 @@ describe("Retry", () => {
       })
     )
 
+    it.effect("spreads equal jitter over the upper half", () =>
+      Effect.gen(function* () {
+        const delays = yield* delaysOf(
+          Retry.exponential({ base: 1000, factor: 1, jitter: "equal", times: Infinity }),
+          10_000
+        ).pipe(Random.withSeed("equal"))
+        assert.isTrue(Math.min(...delays) >= 500 && Math.min(...delays) < 503)
+        assert.isTrue(Math.max(...delays) <= 1000 && Math.max(...delays) > 997)
+        const mean = delays.reduce((sum, delay) => sum + delay, 0) / delays.length
+        assert.isTrue(mean > 740 && mean < 760, `mean ${mean}`)
+      })
+    )
+
     it.each([
       [{ base: 0 }, "Retry: base must be a finite duration over zero, got 0"],
       [{ base: "Infinity" }, "Retry: base must be a finite duration over zero, got Infinity"],
@@ -512,6 +525,270 @@ describe("Retry", () => {
       [{ times: 1.5 }, "Retry: times must be an integer >= 0 or Infinity, got 1.5"]
     ] as const)("throws on %o", (options, message) => {
       assert.throws(() => Retry.exponential(options), RangeError, message)
+    })
+  })
+
+  describe("fixed", () => {
+    it.effect("gives the same delay every time, three times by default", () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* delaysOf(Retry.fixed(), 10), [1000, 1000, 1000])
+        assert.deepStrictEqual(yield* delaysOf(Retry.fixed({ jitter: undefined }), 10), [1000, 1000, 1000])
+        assert.deepStrictEqual(yield* delaysOf(Retry.fixed({ base: "1 minute", times: 1 }), 10), [60_000])
+      })
+    )
+
+    it.effect("is spread when asked to", () =>
+      Effect.gen(function* () {
+        const delays = yield* delaysOf(Retry.fixed({ jitter: "equal", times: 100 }), 100).pipe(Random.withSeed(1))
+        assert.isAbove(new Set(delays).size, 50)
+        for (const delay of delays) assert.isTrue(delay >= 500 && delay <= 1000)
+      })
+    )
+  })
+
+  describe("linear", () => {
+    it.effect("adds a step to each delay, up to the cap", () =>
+      Effect.gen(function* () {
+        const read = (options: Retry.LinearOptions) => delaysOf(Retry.linear({ jitter: "none", ...options }), 5)
+        assert.deepStrictEqual(yield* read({}), [1000, 2000, 3000])
+        assert.deepStrictEqual(yield* read({ base: 100, step: 50, times: 9 }), [100, 150, 200, 250, 300])
+        assert.deepStrictEqual(yield* read({ base: 100, step: 0, times: 9 }), [100, 100, 100, 100, 100])
+        assert.deepStrictEqual(yield* read({ base: 100, maxDelay: 250, times: 9 }), [100, 200, 250, 250, 250])
+      })
+    )
+
+    it("throws on a step backwards or without end", () => {
+      for (const step of [-1, Infinity]) {
+        assert.throws(() => Retry.linear({ step }), RangeError, /step must be a finite duration of zero or more/)
+      }
+    })
+  })
+
+  describe("fibonacci", () => {
+    it.effect("adds the two delays before, up to the cap", () =>
+      Effect.gen(function* () {
+        const schedule = Retry.fibonacci({ base: 100, jitter: "none", times: Infinity })
+        assert.deepStrictEqual(
+          yield* delaysOf(schedule, 16),
+          [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 300, 300, 300].map((factor) => factor * 100)
+        )
+      })
+    )
+
+    it.effect("is exact as far as whole numbers are, and the cap at attempt 2,000", () =>
+      Effect.gen(function* () {
+        const schedule = Retry.fibonacci({ base: 1, maxDelay: 2 ** 45, jitter: "none", times: Infinity })
+        const delays = yield* delaysOf(schedule, 2000)
+        let [a, b] = [0, 1]
+        for (const delay of delays) {
+          assert.strictEqual(delay, Math.min(b, 2 ** 45))
+          ;[a, b] = [b, a + b]
+        }
+        assert.strictEqual(delays.length, 2000)
+      })
+    )
+
+    it.effect("spreads full jitter by default", () =>
+      Effect.gen(function* () {
+        const read = (jitter: "full" | undefined) =>
+          delaysOf(Retry.fibonacci({ jitter, times: 20 }), 20).pipe(Random.withSeed(1))
+        assert.deepStrictEqual(yield* read(undefined), yield* read("full"))
+        for (const [index, delay] of (yield* read("full")).entries()) {
+          assert.isAtMost(delay, [1000, 1000, 2000, 3000, 5000, 8000, 13_000, 21_000][index] ?? 30_000)
+        }
+      })
+    )
+  })
+
+  describe("maxElapsed", () => {
+    it.effect("begins no wait that would reach it, counted from the beginning of the call", () =>
+      Effect.gen(function* () {
+        const limited = (maxElapsed: Duration.Input) =>
+          Effect.gen(function* () {
+            const call = scripted(Exit.fail("no"))
+            const slow = Effect.andThen(Effect.sleep(100), call.run)
+            const start = yield* Clock.currentTimeMillis
+            const exit = yield* finished(slow.pipe(Retry.make({ schedule: spec, maxElapsed }).execute))
+            assert.deepStrictEqual(exit, Exit.fail("no"))
+            return call.calledAt.map((at) => at - start)
+          })
+        assert.deepStrictEqual(yield* limited(600), [100])
+        assert.deepStrictEqual(yield* limited(601), [100, 700])
+        assert.deepStrictEqual(yield* limited(1700), [100, 700])
+        assert.deepStrictEqual(yield* limited(1701), [100, 700, 1800])
+      })
+    )
+
+    it.effect("ends the retries for a hint that goes beyond, before the budget is asked", () =>
+      Effect.gen(function* () {
+        const budget = yield* RetryBudget.make()
+        const call = scripted(Exit.fail(unavailable(5000)))
+        const retry = Retry.make({ schedule: spec, maxElapsed: "5 seconds", budget })
+        assert.isTrue(Exit.isFailure(yield* finished(retry.execute(call.run))))
+        assert.strictEqual(call.calledAt.length, 1)
+        const { calls, retries } = yield* budget.state("default")
+        assert.deepStrictEqual({ calls, retries }, { calls: 1, retries: 0 })
+      })
+    )
+
+    it.effect("counts anew for each call", () =>
+      Effect.gen(function* () {
+        const call = scripted(Exit.fail("no"))
+        const limited = call.run.pipe(Retry.make({ schedule: spec, maxElapsed: "1 second" }).execute)
+        yield* finished(limited)
+        yield* finished(limited)
+        assert.strictEqual(call.calledAt.length, 4)
+      })
+    )
+
+    it("throws unless it is over zero", () => {
+      for (const maxElapsed of [0, -1, NaN]) {
+        assert.throws(() => Retry.make({ schedule: spec, maxElapsed }), RangeError, /maxElapsed must be over zero/)
+      }
+    })
+  })
+
+  describe("retryAfter", () => {
+    it.effect("says what an error asks for, instead of the error", () =>
+      Effect.gen(function* () {
+        const call = scripted<never, Unavailable>(Exit.fail(unavailable("1 hour")))
+        yield* finished(
+          call.run.pipe(Retry.retry({ schedule: Retry.delays([10]), retryAfter: (error) => error.status }))
+        )
+        assert.deepStrictEqual(call.calledAt, [0, 503])
+      })
+    )
+
+    it.effect("is none when it is undefined, negative or no number", () =>
+      Effect.gen(function* () {
+        for (const hint of [undefined, -1, NaN]) {
+          const call = scripted(Exit.fail("no"))
+          const start = yield* Clock.currentTimeMillis
+          yield* finished(call.run.pipe(Retry.retry({ schedule: Retry.delays([10]), retryAfter: () => hint })))
+          assert.deepStrictEqual(
+            call.calledAt.map((at) => at - start),
+            [0, 10]
+          )
+        }
+      })
+    )
+  })
+
+  describe("retryResults", () => {
+    const whileResult = (result: string) => result === "pending"
+
+    it.effect("runs again while the result is an unwanted one", () =>
+      Effect.gen(function* () {
+        const call = scripted(Exit.succeed("pending"), Exit.succeed("pending"), Exit.succeed("done"))
+        const exit = yield* finished(call.run.pipe(Retry.retryResults({ schedule: spec, whileResult })))
+        assert.deepStrictEqual(exit, Exit.succeed("done"))
+        assert.deepStrictEqual(call.calledAt, [0, 500, 1500])
+      })
+    )
+
+    it.effect("returns the last result as it is when the schedule ends", () =>
+      Effect.gen(function* () {
+        const call = scripted(Exit.succeed("pending"))
+        const exit = yield* finished(call.run.pipe(Retry.retryResults({ schedule: spec, whileResult })))
+        assert.deepStrictEqual(exit, Exit.succeed("pending"))
+        assert.strictEqual(call.calledAt.length, 4)
+      })
+    )
+
+    it.effect("retries errors as well, with one schedule for both, and lets the last one through", () =>
+      Effect.gen(function* () {
+        const call = scripted<string, Unavailable | NotFound>(
+          Exit.succeed("pending"),
+          Exit.fail(unavailable(700)),
+          Exit.succeed("pending"),
+          Exit.fail(new NotFound())
+        )
+        const seen: Array<string> = []
+        const exit = yield* finished(
+          Retry.retryResults(call.run, {
+            schedule: spec,
+            whileResult,
+            while: (error) => error._tag === "Unavailable",
+            onRetry: ({ attempt, delay, error }) =>
+              Effect.sync(() => seen.push(`${attempt} ${error._tag} ${Duration.toMillis(delay)}`))
+          })
+        )
+        assert.deepStrictEqual(exit, Exit.fail(new NotFound()))
+        assert.deepStrictEqual(seen, ["1 Unwanted 500", "2 Unavailable 1000", "3 Unwanted 2000"])
+      })
+    )
+
+    it.effect("waits as long as a result asks", () =>
+      Effect.gen(function* () {
+        const call = scripted(Exit.succeed(unavailable("3 seconds")))
+        yield* finished(Retry.retryResults(call.run, { schedule: Retry.delays([1, 1]), whileResult: () => true }))
+        assert.deepStrictEqual(call.calledAt, [0, 3000, 6000])
+      })
+    )
+
+    it.effect("pays for them out of the budget, and counts a call that ends with one as failed", () =>
+      Effect.gen(function* () {
+        const budget = yield* RetryBudget.makeTokens({ maxTokens: 4, tokenRatio: 1 })
+        const call = scripted(Exit.succeed("pending"))
+        const guarded = Retry.retryResults(call.run, { schedule: spec, whileResult, budget })
+        assert.deepStrictEqual(yield* finished(guarded), Exit.succeed("pending"))
+        const { available, retries } = yield* budget.state("default")
+        assert.deepStrictEqual(
+          { available, retries, calls: call.calledAt.length },
+          { available: 2, retries: 1, calls: 2 }
+        )
+      })
+    )
+
+    it.effect("ends with the defect of a predicate that throws", () =>
+      Effect.gen(function* () {
+        const thrown = new Error("predicate")
+        const call = scripted(Exit.succeed("pending"))
+        const whileResult = () => {
+          throw thrown
+        }
+        const exit = yield* Effect.exit(call.run.pipe(Retry.retryResults({ schedule: spec, whileResult })))
+        assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === thrown)
+      })
+    )
+
+    it.effect("leaves nothing behind when interrupted at any operation", () =>
+      Effect.gen(function* () {
+        let running = 0
+        const call = Effect.acquireUseRelease(
+          Effect.sync(() => ++running),
+          () => Effect.as(Effect.yieldNow, "pending"),
+          () => Effect.sync(() => running--)
+        )
+        const operations = yield* interruptEverywhere(
+          call.pipe(Retry.retryResults({ schedule: Retry.delays([0, 0]), whileResult })),
+          Effect.sync(() => assert.strictEqual(running, 0))
+        )
+        assert.isAbove(operations, 6)
+      })
+    )
+
+    it("keeps the types of the call", () => {
+      const self: Effect.Effect<number, Unavailable | NotFound, "R"> = Effect.fail(new NotFound())
+      const last = self.pipe(
+        Retry.retryResults({
+          schedule: spec,
+          whileResult: (result) => {
+            expectTypeOf(result).toEqualTypeOf<number>()
+            return result === 0
+          },
+          while: (error) => {
+            expectTypeOf(error).toEqualTypeOf<Unavailable | NotFound>()
+            return true
+          }
+        })
+      )
+      expectTypeOf(last).toEqualTypeOf<Effect.Effect<number, Unavailable | NotFound, "R">>()
+      const anything = (value: unknown) => value !== undefined
+      const unknown = self.pipe(Retry.retryResults({ schedule: spec, whileResult: anything, while: anything }))
+      expectTypeOf(unknown).toEqualTypeOf<Effect.Effect<number, Unavailable | NotFound, "R">>()
+      const first = Retry.retryResults(self, { schedule: spec, whileResult: (result) => result > 0 })
+      expectTypeOf(first).toEqualTypeOf<Effect.Effect<number, Unavailable | NotFound, "R">>()
     })
   })
 
