@@ -13,12 +13,13 @@
  * | `vegas`     | `alpha` 3 | `beta` 6 | `probeEvery` 30 | `window` 100 ms |
  * | `gradient2` | `smoothing` 0.2 | `queue` 4 | `longWindow` 600 | `tolerance` 1.5 | `window` 1 s |
  */
-import { Cause, Config, Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema } from "effect"
+import { type Cause, Config, Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema } from "effect"
 import type { QueueOptions, Statistics } from "./Bulkhead.ts"
-import { DeadlineExceeded, remainingMillisUnsafe } from "./Deadline.ts"
+import { DeadlineExceeded } from "./Deadline.ts"
 import { Aimd, type Bounds, Gradient2, type Limit, Vegas, Window } from "./internal/concurrency.ts"
 import { Line, Lines } from "./internal/lines.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
+import { isOverdue } from "./internal/overdue.ts"
 import { type Call, enter, integer, noStatistics, Places, queueRules } from "./internal/places.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
 import { fromError } from "./RetryAfter.ts"
@@ -130,7 +131,7 @@ export interface Options<Partition extends string = never> extends QueueOptions 
    * use, others may; waiting calls are served in proportion to the parts. Not together with `priorities`. Defaults to none.
    */
   readonly partitions?: { readonly [P in Partition]: number } | undefined
-  /** What the exit of a call means. Defaults to `classify`. */
+  /** What the exit of a call means. One that the deadline has ended is always dropped. Defaults to `classify`. */
   readonly classify?: ((exit: Exit.Exit<unknown, unknown>) => Outcome) | undefined
 }
 
@@ -197,9 +198,7 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
     exit: Exit.Exit<unknown, unknown>,
     fiber: Fiber.Fiber<unknown, unknown>
   ): undefined => {
-    // A deadline ends the call from the outside: to the call it is an interruption.
-    const late = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) && remainingMillisUnsafe(fiber) <= 0
-    const outcome = late ? "dropped" : classifyExit(exit)
+    const outcome = isOverdue(exit, fiber) ? "dropped" : classifyExit(exit)
     if (outcome === "ignored") return
     const now = nowMillisUnsafe(fiber)
     const seen = observed.add(startedAt, now, running, outcome === "dropped" || now - startedAt > tooLong)

@@ -11,9 +11,10 @@
  *
  * | defaults | `ratio` 2 | `maxRefused` 0.9 | `window` 2 minutes | `retryAfter` 1 second |
  */
-import { Cause, Config, Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema } from "effect"
+import { type Cause, Config, Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema } from "effect"
 import { classify as classifyLoad } from "./AdaptiveLimit.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
+import { isOverdue } from "./internal/overdue.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
 
 /** What remembers how many calls were accepted. */
@@ -47,7 +48,7 @@ export interface Options {
   readonly window?: Duration.Input | undefined
   /** The `retryAfter` of a refusal. Defaults to 1 second. */
   readonly retryAfter?: Duration.Input | undefined
-  /** What the exit of a call means. Defaults to `classify`. */
+  /** What the exit of a call means. One that the deadline has ended is always rejected. Defaults to `classify`. */
   readonly classify?: ((exit: Exit.Exit<unknown, unknown>) => Outcome) | undefined
 }
 
@@ -96,7 +97,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}): Effect.
         }
         // Being let through takes nothing: what counts is how the call ends.
         return Effect.onExitPrimitive(self, (exit) => {
-          const outcome = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? "ignored" : classifyExit(exit)
+          const outcome = isOverdue(exit, fiber) ? "rejected" : classifyExit(exit)
           if (outcome === "ignored") return undefined
           recent.forget(nowMillisUnsafe(fiber))
           recent.add(outcome === "accepted")

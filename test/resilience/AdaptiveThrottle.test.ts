@@ -1,6 +1,6 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Cause, Config, ConfigProvider, Data, Duration, Effect, Exit, Fiber, Layer, Random } from "effect"
-import { AdaptiveThrottle, Bulkhead, RetryAfter, Timeout } from "effect-resilience"
+import { AdaptiveThrottle, Bulkhead, Deadline, RetryAfter, Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -119,6 +119,21 @@ describe("AdaptiveThrottle", () => {
           const { accepts, requests } = yield* throttle.state
           assert.deepStrictEqual([requests, accepts], expected)
         })
+    )
+
+    it.effect("counts a call that a deadline outside has ended as rejected", () =>
+      Effect.gen(function* () {
+        const throttle = yield* AdaptiveThrottle.make()
+        yield* Effect.never.pipe(
+          throttle.execute,
+          Deadline.within(100),
+          Effect.ignore,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* TestClock.adjust(100)
+        const { accepts, requests } = yield* throttle.state
+        assert.deepStrictEqual([requests, accepts], [1, 0])
+      })
     )
 
     it.effect("counts a call that is interrupted anywhere not at all, or as the whole call that it was", () =>

@@ -1,10 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Data, Effect, Exit, Fiber, Option, Result } from "effect"
+import { Clock, Data, Effect, Exit, Fiber, Option, Random, Result } from "effect"
 import {
+  AdaptiveLimit,
+  AdaptiveThrottle,
   Bulkhead,
   Cache,
   CircuitBreaker,
   Deadline,
+  LoadShed,
   Policy,
   RateLimiter,
   Retry,
@@ -27,6 +30,8 @@ const values = Effect.all({
 })
 const retry = Retry.make({ schedule: Retry.delays([10, 10]) })
 
+const nothing = { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0 }
+
 const primitives: Record<string, Effect.Effect<Wrap>> = {
   timeout: Effect.succeed(Timeout.timeout(100)),
   deadline: Effect.succeed(Deadline.within(150)),
@@ -37,6 +42,27 @@ const primitives: Record<string, Effect.Effect<Wrap>> = {
         circuitBreaker.execute({ key: "key" })(self)
   ),
   bulkhead: Effect.map(values, ({ bulkhead }) => bulkhead.execute),
+  limit: Effect.map(
+    AdaptiveLimit.make({ algorithm: "aimd", initialLimit: 2, maxLimit: 2, minCalls: 1 }),
+    ({ execute }) => execute
+  ),
+  // Refuses whatever comes while a call runs.
+  shed: Effect.gen(function* () {
+    const places = yield* Bulkhead.make({ maxConcurrent: 10 })
+    const shed = yield* LoadShed.make({
+      signals: { places: LoadShed.utilisation(places.state) },
+      thresholds: { normal: { from: 0, to: 0 } },
+      interval: 0
+    })
+    return (self) => Effect.provideService(shed.execute(places.execute(self)), Random.Random, nothing)
+  }),
+  // Refuses whatever it can refuse.
+  throttle: Effect.map(
+    AdaptiveThrottle.make(),
+    ({ execute }) =>
+      (self) =>
+        Effect.provideService(execute(self), Random.Random, nothing)
+  ),
   limiter: Effect.map(values, ({ rateLimiter }) => rateLimiter.execute),
   retry: Effect.succeed(retry.execute),
   cache: Effect.map(
@@ -113,6 +139,9 @@ const table = `
   timeout > deadline      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > breaker       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > bulkhead      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
+  timeout > limit         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  timeout > shed          | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  timeout > throttle      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > limiter       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
   timeout > retry         | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > cache         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
@@ -120,6 +149,9 @@ const table = `
   deadline > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   deadline > breaker      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   deadline > bulkhead     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
+  deadline > limit        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
+  deadline > shed         | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
+  deadline > throttle     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
   deadline > limiter      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
   deadline > retry        | fail@20 fail@20 fail@20 · 9               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   deadline > cache        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
@@ -127,6 +159,9 @@ const table = `
   breaker > timeout       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
   breaker > deadline      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Open@0 · 2       | ok@60 ok@60 ok@60 · 3
   breaker > bulkhead      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  breaker > limit         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  breaker > shed          | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  breaker > throttle      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   breaker > limiter       | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   breaker > retry         | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   breaker > cache         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -134,14 +169,50 @@ const table = `
   bulkhead > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
   bulkhead > deadline     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
   bulkhead > breaker      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > limit        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > shed         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > throttle     | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > limiter      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Full@0 · 2
   bulkhead > retry        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > cache        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Full@0 · 1
   bulkhead > flight       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  limit > timeout         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  limit > deadline        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
+  limit > breaker         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > bulkhead        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Reached@0 · 2
+  limit > shed            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  limit > throttle        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > limiter         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Reached@0 · 2
+  limit > retry           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > cache           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Reached@0 · 1
+  limit > flight          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 1
+  shed > timeout          | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  shed > deadline         | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
+  shed > breaker          | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > bulkhead         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > limit            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > throttle         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > limiter          | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Overload@0 · 1
+  shed > retry            | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > cache            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 Overload@0 Overload@0 · 1
+  shed > flight           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  throttle > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Throttled@0 Throttled@0 · 1    | ok@60 ok@60 ok@60 · 3
+  throttle > deadline     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
+  throttle > breaker      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  throttle > bulkhead     | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  throttle > limit        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  throttle > shed         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  throttle > limiter      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  throttle > retry        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  throttle > cache        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  throttle > flight       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   limiter > timeout       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
   limiter > deadline      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
   limiter > breaker       | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > bulkhead      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Limited@0 · 2
+  limiter > limit         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > shed          | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Limited@0 · 1
+  limiter > throttle      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > retry         | fail@20 fail@20 Limited@0 · 6             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > cache         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
   limiter > flight        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
@@ -149,6 +220,9 @@ const table = `
   retry > deadline        | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
   retry > breaker         | Open@20 Open@10000 Open@10000 · 4         | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > bulkhead        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@20 · 2
+  retry > limit           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@20 · 2
+  retry > shed            | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@560 ok@1060 · 3
+  retry > throttle        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > limiter         | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
   retry > cache           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   retry > flight          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
@@ -156,6 +230,9 @@ const table = `
   cache > deadline        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
   cache > breaker         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > bulkhead        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > limit           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > shed            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > throttle        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > limiter         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > retry           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > flight          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -163,6 +240,9 @@ const table = `
   flight > deadline       | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
   flight > breaker        | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > bulkhead       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > limit          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > shed           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > throttle       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > limiter        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 ok@60 · 1
   flight > retry          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > cache          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -177,7 +257,10 @@ const words: Record<string, string> = {
   DeadlineExceeded: "Deadline",
   CircuitOpen: "Open",
   BulkheadFull: "Full",
-  RateLimited: "Limited"
+  RateLimited: "Limited",
+  LimitReached: "Reached",
+  Overloaded: "Overload",
+  Throttled: "Throttled"
 }
 
 const composed = (name: string): Effect.Effect<Wrap> => {
