@@ -185,7 +185,10 @@ export interface RuleStats {
  * number of failures is one in a row.
  */
 export interface TripRule {
-  /** Failures that open: an integer of at least 1. Defaults to 5 when there is no rate. */
+  /**
+   * Failures that open: an integer of at least 1. Beside a rate it needs `size` or `within`; one in a row goes into `or`.
+   * Defaults to 5 when there is no rate.
+   */
   readonly failures?: number | undefined
   /** The share of failures that opens: over 0, at most 1. Defaults to none. */
   readonly failureRate?: number | undefined

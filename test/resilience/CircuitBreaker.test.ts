@@ -184,6 +184,10 @@ describe("CircuitBreaker", () => {
       [{ failureRate: 1, minimumCalls: 0 }, "CircuitBreaker: minimumCalls must be an integer >= 1, got 0"],
       [{ failureRate: 1, size: 5, minimumCalls: 6 }, "CircuitBreaker: minimumCalls must be at most size, 5, got 6"],
       [{ failures: 6, size: 5 }, "CircuitBreaker: failures must be at most size, 5, got 6"],
+      [
+        { failures: 5, failureRate: 0.5 },
+        "CircuitBreaker: failures must be left out beside a rate without size or within, got 5"
+      ],
       [{ size: 4 }, "CircuitBreaker: failures must be at most size, 4, got 5"],
       [{ or: [{ failures: 0 }] }, "CircuitBreaker: failures must be an integer >= 1, got 0"]
     ] as const) {

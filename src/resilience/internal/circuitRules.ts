@@ -26,6 +26,7 @@ export interface Rules {
 /** What the exit of a call means where the settings do not say. */
 type Classify = Rules["classify"]
 
+/** Works out the rules of settings. */
 export const toRules = (settings: Settings, classify: Classify): Rules => {
   const slowAfterMillis = Duration.toMillis(settings.slowAfter ?? "Infinity")
   if (!(slowAfterMillis >= 0)) throw invalid("slowAfter", "zero or more", `${slowAfterMillis} ms`)
@@ -58,6 +59,9 @@ const toRule = (rule: TripRule): TripWindows.Rule => {
   const within = rule.within === undefined ? undefined : positive("within", rule.within)
   const calls = atLeastOne("size", rule.size ?? 100)
   const inARow = within === undefined && rule.size === undefined && !hasRate
+  // A few failures among the last hundred calls are hardly what was meant.
+  if (rule.failures !== undefined && hasRate && within === undefined && rule.size === undefined)
+    throw invalid("failures", "left out beside a rate without size or within", rule.failures)
   const countsFailures = rule.failures !== undefined || !hasRate
   const most = within === undefined && !inARow ? calls : Infinity
   if (countsFailures && failures > most) throw invalid("failures", `at most size, ${most}`, failures)
