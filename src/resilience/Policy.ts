@@ -12,12 +12,14 @@
  * Holds no state but that of its parts, which can be shared with other policies.
  */
 import { Cause, Duration, Effect } from "effect"
-import type { Bulkhead, BulkheadFull } from "./Bulkhead.ts"
+import type { LimitReached } from "./AdaptiveLimit.ts"
+import type { BulkheadFull } from "./Bulkhead.ts"
 import type { Cache, CallOptions, Key } from "./Cache.ts"
 import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
 import * as Deadline from "./Deadline.ts"
 import type { Fallback } from "./Fallback.ts"
 import type { Hedge } from "./Hedge.ts"
+import type { Overloaded } from "./LoadShed.ts"
 import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
 import type { Retry } from "./Retry.ts"
 import * as Timeout from "./Timeout.ts"
@@ -52,10 +54,16 @@ export interface CachedFallbackPolicy<K extends Key, A, E, F, E2 = never, R = ne
   ) => <R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A | F, E2, R | R1>
 }
 
+/** What decides whether a call may begin, and adds the error `E` when not: it need not be called a bulkhead. */
+export interface Admission<out E = BulkheadFull | LimitReached | Overloaded> {
+  /** Runs the effect when it may, or fails with `E`. */
+  readonly execute: <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E | E1, R>
+}
+
 /** The parts of a policy. What is left out is not done. */
 export interface Options<
   D extends Duration.Input | undefined,
-  B extends Bulkhead | undefined,
+  B extends Admission | undefined,
   C extends CircuitBreaker | undefined,
   L extends RateLimiter | undefined,
   T extends Duration.Input | undefined,
@@ -65,7 +73,7 @@ export interface Options<
 > {
   /** The time for everything together, from the first attempt to the last answer: over zero. Adds `DeadlineExceeded`. */
   readonly deadline?: D
-  /** Where the call takes its place. Adds `BulkheadFull`. */
+  /** Where the call takes its place: a bulkhead, an adaptive limit or a load shedder. Adds `BulkheadFull`, or theirs. */
   readonly bulkhead?: B
   /** How failed attempts are repeated. It must accept the errors of breaker, limiter and timeout. Adds none itself. */
   readonly retry?: Retry<Accepts | AttemptErrors<C, L, T>, R> | undefined
@@ -96,13 +104,26 @@ export interface FallbackOption<F, Handled, E, R, Accepts> {
 /** The errors that the parts around one attempt add. */
 export type AttemptErrors<C, L, T> = Spelled<Added<C, CircuitOpen> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>>
 
+/** The error that an admission adds. */
+export type AdmissionErrors<B> = Spelled<
+  B extends Admission<BulkheadFull>
+    ? BulkheadFull
+    : B extends Admission<LimitReached>
+      ? LimitReached
+      : B extends Admission<Overloaded>
+        ? Overloaded
+        : B extends Admission
+          ? BulkheadFull | LimitReached | Overloaded
+          : never
+>
+
 /** The errors that all parts add. */
 export type Errors<D, B, C, L, T> = Spelled<
-  Added<D, Deadline.DeadlineExceeded> | Added<B, BulkheadFull> | AttemptErrors<C, L, T>
+  Added<D, Deadline.DeadlineExceeded> | AdmissionErrors<B> | AttemptErrors<C, L, T>
 >
 
 /** Every error a policy can add: for a cache, or the predicate of a retry, that serves any of them. */
-export type AnyError = Errors<Duration.Input, Bulkhead, CircuitBreaker, RateLimiter, Duration.Input>
+export type AnyError = Errors<Duration.Input, Admission, CircuitBreaker, RateLimiter, Duration.Input>
 
 /** The error of a part: none when it is left out, its own when it is there or may be there. */
 export type Added<Part, E> = [Part] extends [undefined] ? never : E
@@ -122,7 +143,7 @@ export function make<
   EF,
   RF,
   D extends Duration.Input | undefined = undefined,
-  B extends Bulkhead | undefined = undefined,
+  B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
@@ -145,7 +166,7 @@ export function make<
   K extends Key,
   A,
   D extends Duration.Input | undefined = undefined,
-  B extends Bulkhead | undefined = undefined,
+  B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
@@ -162,7 +183,7 @@ export function make<
   EF,
   RF,
   D extends Duration.Input | undefined = undefined,
-  B extends Bulkhead | undefined = undefined,
+  B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
@@ -174,7 +195,7 @@ export function make<
 ): FallbackPolicy<F, Handled, EF | Exclude<Errors<D, B, C, L, T>, Handled>, Accepts, R | RH | RF>
 export function make<
   D extends Duration.Input | undefined = undefined,
-  B extends Bulkhead | undefined = undefined,
+  B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
   L extends RateLimiter | undefined = undefined,
   T extends Duration.Input | undefined = undefined,
@@ -226,7 +247,7 @@ type Part = <A>(self: Effect.Effect<A, unknown, unknown>) => Effect.Effect<A, un
 
 interface Parts extends Options<
   Duration.Input | undefined,
-  Bulkhead | undefined,
+  Admission | undefined,
   CircuitBreaker | undefined,
   RateLimiter | undefined,
   Duration.Input | undefined,

@@ -1,12 +1,14 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Context, Data, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
 import {
+  AdaptiveLimit,
   Bulkhead,
   Cache,
   CircuitBreaker,
   Deadline,
   Fallback,
   Hedge,
+  LoadShed,
   Policy,
   RateLimiter,
   Retry,
@@ -101,10 +103,38 @@ describe("Policy", () => {
         | RateLimiter.RateLimited
         | Timeout.TimedOut
       expectTypeOf(all).toEqualTypeOf<Policy.Policy<All>>()
-      expectTypeOf<Policy.AnyError>().toEqualTypeOf<All>()
+      expectTypeOf<Policy.AnyError>().toEqualTypeOf<All | AdaptiveLimit.LimitReached | LoadShed.Overloaded>()
       const guarded = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(all.execute)
       expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, Unavailable | All, "R">>()
     })
+
+    it.effect("takes an adaptive limit, one of its partitions or a load shedder where a bulkhead goes", () =>
+      Effect.gen(function* () {
+        const limit = yield* AdaptiveLimit.make({ initialLimit: 1, maxLimit: 1, partitions: { live: 1 } })
+        const shed = yield* LoadShed.make({ signals: { load: Effect.succeed(9) } })
+        const limited = Policy.make({ deadline: "1 second", bulkhead: limit })
+        const partitioned = Policy.make({ bulkhead: limit.partition("live"), retry })
+        const shedding = Policy.make({ bulkhead: shed, timeout: 5 })
+        expectTypeOf(limited).toEqualTypeOf<Policy.Policy<Deadline.DeadlineExceeded | AdaptiveLimit.LimitReached>>()
+        expectTypeOf(partitioned).toEqualTypeOf<Policy.Policy<AdaptiveLimit.LimitReached>>()
+        expectTypeOf(shedding).toEqualTypeOf<Policy.Policy<Timeout.TimedOut | LoadShed.Overloaded>>()
+        const either = limit as AdaptiveLimit.AdaptiveLimit | Bulkhead.Bulkhead | undefined
+        expectTypeOf(Policy.make({ bulkhead: either })).toEqualTypeOf<
+          Policy.Policy<AdaptiveLimit.LimitReached | Bulkhead.BulkheadFull>
+        >()
+
+        const other = yield* Effect.void.pipe(
+          Effect.delay(50),
+          limited.execute,
+          Effect.forkChild({ startImmediately: true })
+        )
+        assert.strictEqual((yield* Effect.flip(limited.execute(Effect.void)))._tag, "LimitReached")
+        yield* TestClock.adjust(50)
+        yield* Fiber.join(other)
+        assert.strictEqual(yield* partitioned.execute(Effect.succeed(1)), 1)
+        assert.strictEqual((yield* Effect.flip(shedding.execute(Effect.void)))._tag, "Overloaded")
+      })
+    )
 
     it("takes a retry only if that accepts the errors of the parts inside it", () => {
       const { circuitBreaker, rateLimiter } = Effect.runSync(parts)
