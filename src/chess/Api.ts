@@ -37,12 +37,14 @@ export const maxBodyBytes = 64 * 1024
 
 const required = { messageMissingKey: "is required" }
 
-const wholeNumber = (minimum: number, maximum: number) => {
+const optionalWholeNumber = (minimum: number, maximum: number) => {
   const message = `must be a whole number from ${minimum} to ${maximum}`
-  return Schema.Finite.annotate({ message }).check(
-    Schema.isInt({ message }),
-    Schema.isBetween({ minimum, maximum }, { message })
-  )
+  return Schema.optional(
+    Schema.Finite.annotate({ message }).check(
+      Schema.isInt({ message }),
+      Schema.isBetween({ minimum, maximum }, { message })
+    )
+  ).annotate({ message })
 }
 
 /** The body of `POST /api/v1/validate-user`. */
@@ -62,7 +64,7 @@ export const ClientStats = Schema.Struct({
   cache_size: Schema.Int.annotate({ description: "Users whose existence is remembered." }),
   pending_requests: Schema.Int.annotate({ description: "Look-ups under way; identical ones count once." }),
   lichess_circuit: Schema.String.annotate({
-    description: "`closed (failures: 0)`, `open (retry in 42 s)` or `half-open (successes: 1 of 2)`."
+    description: "`closed (failures: 0)`, `open (retry in 42 s)` or `half-open (successes: 1)`."
   }),
   chesscom_circuit: Schema.String,
   lichess_tokens: Schema.Finite.annotate({ description: "Requests that may be sent at once." }),
@@ -94,7 +96,7 @@ export const ClientStatsResponse = Schema.Struct({
 export const ImportRequest = Schema.Struct({
   user_id: UserName.annotateKey(required),
   platform: Platform.annotateKey(required),
-  limit: Schema.optional(wholeNumber(1, maxImportLimit)).annotate({
+  limit: optionalWholeNumber(1, maxImportLimit).annotate({
     description: `The most new games to store. Defaults to ${defaultImportLimit}.`
   })
 }).annotate({ identifier: "ImportRequest" })
@@ -291,7 +293,7 @@ export class GamesGroup extends HttpApiGroup.make("games")
     HttpApiEndpoint.get("page", "/api/v1/games/:user/:platform", {
       params: userAndPlatform,
       query: {
-        limit: Schema.optional(wholeNumber(1, maxPageSize)),
+        limit: optionalWholeNumber(1, maxPageSize),
         cursor: Schema.optional(
           Schema.String.annotate({ message: "must be given once" }).check(
             Schema.isMaxLength(500, { message: "is not a cursor of this service" })

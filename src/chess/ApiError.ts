@@ -113,10 +113,14 @@ export const fromSchemaError = (schemaError: HttpApiError.HttpApiSchemaError): I
   const field = path.length > 0 ? path.join(".") : (slots[schemaError.kind] ?? "request")
   return new InvalidRequest({
     code: "INVALID_REQUEST",
-    error: `${field}: ${issue?.message ?? "is invalid"}`,
+    error: `${field}: ${field === slots["Payload"] ? "must be a JSON object" : inOwnWords(issue?.message)}`,
     metadata: { field }
   })
 }
+
+// A schema says what it expects in the words of its encoding, unless it has a message of its own.
+const inOwnWords = (message = "is invalid"): string =>
+  message.startsWith("Expected a string representing a finite number") ? "must be a number" : message
 
 /** An error class as a response: its status, its body and its `Retry-After`. */
 export const response =

@@ -4,7 +4,8 @@
  * A request is interrupted when its client goes away. When the scope closes, no new connection is accepted, event
  * streams end, and the requests in flight have a time to finish.
  */
-import { createServer } from "node:http"
+import { createServer, ServerResponse, STATUS_CODES } from "node:http"
+import type { Duplex } from "node:stream"
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Cause, Clock, type Duration, Effect, Exit, Layer } from "effect"
 import {
@@ -70,11 +71,42 @@ export const layer = (options: Options) =>
             requestTimeout: 30_000,
             connectionsCheckingInterval: 5_000,
             keepAliveTimeout: 65_000
-          }),
+          }).on("clientError", refuseUnreadable),
         { host: options.host, port: options.port, gracefulShutdownTimeout: options.shutdownTimeout }
       )
     )
   )
+
+// What Node's parser refuses never becomes a request, so it is answered here, on the bare socket. Node's own answer would be
+// a status without a body.
+const refuseUnreadable = (error: NodeJS.ErrnoException, socket: Duplex): void => {
+  if (error.code !== "ECONNRESET" && socket.writable && !isAnswering(socket)) {
+    const { status, ...refusal } = unreadable(error.code)
+    const body = JSON.stringify(ApiError.errorBody(status, refusal))
+    socket.write(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n` +
+        `content-length: ${Buffer.byteLength(body)}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n${body}`
+    )
+  }
+  socket.destroy()
+}
+
+// Then anything written would become a part of that answer.
+const isAnswering = (socket: Duplex): boolean =>
+  "_httpMessage" in socket && socket._httpMessage instanceof ServerResponse && socket._httpMessage.headersSent
+
+const unreadable = (code: string | undefined) => {
+  switch (code) {
+    case "ERR_HTTP_REQUEST_TIMEOUT":
+      return { status: 408, code: "REQUEST_TIMEOUT", error: "The request did not arrive in time" }
+    case "HPE_HEADER_OVERFLOW":
+      return { status: 431, code: "HEADERS_TOO_LARGE", error: "The address and the headers are too long" }
+    case "HPE_CHUNK_EXTENSIONS_OVERFLOW":
+      return { status: 413, ...ApiError.payloadTooLarge(maxBodyBytes) }
+    default:
+      return { status: 400, code: "INVALID_REQUEST", error: "request: is not HTTP", metadata: { field: "request" } }
+  }
+}
 
 const errorResponses = HttpApiMiddleware.layerSchemaErrorTransform(ErrorResponses, (error) =>
   // What the server itself encodes wrongly is its mistake: it goes on as a failure and ends as a 500.

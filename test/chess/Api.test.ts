@@ -1,4 +1,5 @@
 import * as http from "node:http"
+import * as net from "node:net"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
 import {
@@ -373,6 +374,8 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
             error.error
           )
           assert.isBelow(error.error.length, 200)
+          // The words of the service, not those of a schema.
+          assert.match(error.error, /^\w+: (must|is required)/)
         }
       })
     )
@@ -383,6 +386,7 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
           post("/api/v1/import-more-games", `{"user_id":"anna","platform":"lichess","limit":${limit}}`)
         )
         assert.deepStrictEqual([error.statusCode, error.field], [400, "limit"])
+        assert.strictEqual(error.error, "limit: must be a whole number from 1 to 200000")
       })
     )
 
@@ -414,6 +418,7 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
           [400, "INVALID_REQUEST", field],
           error.error
         )
+        assert.match(error.error, /^\w+: (must|is not)/)
       })
     )
 
@@ -852,6 +857,57 @@ describe("Server", () => {
       assert.strictEqual((yield* Effect.flip(client.health.check()))._tag, "HttpClientError")
     })
   )
+
+  it.live("answers with an error of its form to what never becomes a request", () => {
+    const port = Deferred.makeUnsafe<number>()
+    const logger = Logger.make(({ message }) => {
+      const [, digits] = /:(\d+),/.exec(String(message)) ?? []
+      if (digits !== undefined) Deferred.doneUnsafe(port, Effect.succeed(Number(digits)))
+    })
+    const answerTo = Effect.fnUntraced(function* (bytes: string, next?: string) {
+      const to = yield* Deferred.await(port)
+      return yield* Effect.callback<string>((resume) => {
+        let text = ""
+        const socket = net.connect(to, "127.0.0.1", () => socket.write(bytes))
+        socket.on("data", (chunk) => {
+          text += chunk.toString()
+          if (next !== undefined && text.includes("data: ")) socket.write(next)
+        })
+        socket.on("close", () => resume(Effect.succeed(text)))
+        socket.on("error", () => resume(Effect.succeed(text)))
+        return Effect.sync(() => socket.destroy())
+      })
+    })
+    return Effect.gen(function* () {
+      for (const [bytes, status, code] of [
+        ["what is this?\r\n\r\n", 400, "INVALID_REQUEST"],
+        ["GET /health HTTP/9.9\r\n\r\n", 400, "INVALID_REQUEST"],
+        [`GET /health HTTP/1.1\r\nhost: a\r\nx: ${"x".repeat(17_000)}\r\n\r\n`, 431, "HEADERS_TOO_LARGE"],
+        [`GET /${"x".repeat(17_000)} HTTP/1.1\r\nhost: a\r\n\r\n`, 431, "HEADERS_TOO_LARGE"]
+      ] as const) {
+        const text = yield* answerTo(bytes)
+        assert.match(text, new RegExp(`^HTTP/1.1 ${status} .*\r\ncontent-type: application/json\r\n`))
+        const body = text.slice(text.indexOf("\r\n\r\n") + 4)
+        assert.include(text, `content-length: ${body.length}\r\n`)
+        assert.containsSubset(Schema.decodeSync(Schema.fromJsonString(ErrorBody))(body), { code, statusCode: status })
+      }
+      // An answer that has begun ends, and nothing is written into it.
+      const followed = yield* answerTo(
+        "GET /api/v1/import-progress/endless/lichess/events HTTP/1.1\r\nhost: a\r\n\r\n",
+        "what is this?\r\n\r\n"
+      )
+      assert.match(followed, /^HTTP\/1.1 200 OK\r\n[^]*data: \{/)
+      assert.notInclude(followed, "INVALID_REQUEST")
+    }).pipe(
+      Effect.provide(
+        Server.layer({ host: "127.0.0.1", port: 0, shutdownTimeout: "1 second" }).pipe(
+          Layer.provide(services),
+          Layer.fresh,
+          Layer.provide(Logger.layer([logger]))
+        )
+      )
+    )
+  })
 
   it.live("interrupts a request whose client goes away, and logs it without an error", () => {
     const lines: Array<string> = []
