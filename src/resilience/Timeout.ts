@@ -8,11 +8,36 @@
  * Put it inside a retry and a circuit breaker: each attempt has its own limit, and a call that is too slow counts as a
  * failure. The time a caller gives to everything together, waits included, is a `Deadline`.
  *
- * It cannot stop what ignores interruption: the answer comes when that has ended, and is still `TimedOut`.
+ * It cannot stop what ignores interruption: the answer comes when that has ended, and is still `TimedOut`. A timeout of
+ * `makeLeaving` answers before, and leaves up to `maxLeft` such calls behind (16 by default).
  */
 import { Duration, Effect, Function, Schema } from "effect"
-import { interruptAfter } from "./internal/interruptAfter.ts"
+import { interruptAfter, type Watch } from "./internal/interruptAfter.ts"
 import { withoutStack } from "./internal/refusal.ts"
+
+/** A timeout that leaves work behind which does not end when it is interrupted. */
+export interface Leaving {
+  /** Fails with `TimedOut` when the effect takes longer than allowed, whether or not it has ended by then. */
+  readonly execute: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | TimedOut, R>
+  /** Counts the calls left behind. */
+  readonly state: Effect.Effect<Left>
+}
+
+/** The calls that a timeout has left behind. */
+export interface Left {
+  /** Those whose work or finalizers are still running. */
+  readonly running: number
+  /** All of them so far. */
+  readonly total: number
+}
+
+/** How long calls may take, and how many are left behind. */
+export interface LeavingOptions {
+  /** The limit of each call: over zero. */
+  readonly after: Duration.Input
+  /** Calls left behind that may still be running: an integer of at least 1. Defaults to 16. */
+  readonly maxLeft?: number | undefined
+}
 
 /** The work was still running when its time was up, and has been interrupted. */
 export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", {
@@ -37,7 +62,7 @@ export const timeout: {
   <A, E, R>(self: Effect.Effect<A, E, R>, duration: Duration.Input): Effect.Effect<A, E | TimedOut, R> => {
     const after = Duration.fromInputUnsafe(duration)
     const millis = Duration.toMillis(after)
-    const timedOut = Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after }))))
+    const timedOut = fail(after)
     if (millis <= 0) return timedOut
     if (millis === Infinity) return self
     return Effect.withFiber((fiber) =>
@@ -46,3 +71,47 @@ export const timeout: {
     )
   }
 )
+
+/**
+ * Creates a timeout that answers when the time is up even if the work does not end: because it ignores interruption, or
+ * its finalizers take long. Such work is left behind, interrupted, and ends on its own.
+ *
+ * It still holds what it has taken: connections, memory, permits of what is inside this timeout. So while `maxLeft` calls
+ * are left behind, the next one is waited for, as `timeout` does. An interruption from outside waits for the work.
+ * Options that make no sense are a defect, not an error.
+ */
+export const makeLeaving = (options: LeavingOptions): Effect.Effect<Leaving> =>
+  Effect.sync(() => {
+    const after = Duration.fromInputUnsafe(options.after)
+    const millis = Duration.toMillis(after)
+    const maxLeft = options.maxLeft ?? 16
+    if (!(millis > 0)) throw new RangeError(`Timeout: after must be over zero, got ${millis}`)
+    if (!(Number.isInteger(maxLeft) && maxLeft >= 1)) {
+      throw new RangeError(`Timeout: maxLeft must be an integer >= 1, got ${maxLeft}`)
+    }
+
+    const timedOut = fail(after)
+    const left = { running: 0, total: 0 }
+    const watch: Watch = {
+      leave: (work) => {
+        if (left.running >= maxLeft) return false
+        left.running++
+        left.total++
+        work.addObserver(() => left.running--)
+        return true
+      }
+    }
+    return {
+      execute: <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
+        millis === Infinity
+          ? self
+          : Effect.withFiber((fiber) =>
+              // The fiber's context holds R: the type of the returned effect asks for it.
+              interruptAfter(self as Effect.Effect<A, E>, fiber.context, millis, () => timedOut, watch)
+            ),
+      state: Effect.sync(() => ({ ...left }))
+    }
+  })
+
+const fail = (after: Duration.Duration): Effect.Effect<never, TimedOut> =>
+  Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after }))))

@@ -3,6 +3,7 @@
  */
 
 // Time: how long a call may take.
+export * as AdaptiveTimeout from "./AdaptiveTimeout.ts"
 export * as Deadline from "./Deadline.ts"
 export * as Timeout from "./Timeout.ts"
 

@@ -1,5 +1,5 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Clock, Context, Deferred, Duration, Effect, Exit, Fiber } from "effect"
+import { Cause, Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Logger } from "effect"
 import { Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -243,6 +243,180 @@ describe("Timeout", () => {
       const guarded = (self: Effect.Effect<number, "E", Name>) => self.pipe(Timeout.timeout("1 second"))
       expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, "E" | Timeout.TimedOut, Name>>()
       expectTypeOf(Timeout.timeout(Effect.succeed(1), 1)).toEqualTypeOf<Effect.Effect<number, Timeout.TimedOut>>()
+    })
+  })
+
+  describe("makeLeaving", () => {
+    // Work that ignores interruption for so long.
+    const stubborn = (millis: number, log: Array<string> = []) => Effect.uninterruptible(work(millis, log))
+
+    it.effect("answers when the time is up, and leaves what does not end to end on its own, counted", () =>
+      Effect.gen(function* () {
+        const log: Array<string> = []
+        const timeout = yield* Timeout.makeLeaving({ after: 100 })
+        const fiber = yield* stubborn(500, log).pipe(timeout.execute, Effect.forkChild)
+        yield* TestClock.adjust(99)
+        assert.strictEqual(fiber.pollUnsafe(), undefined)
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 0 })
+        yield* TestClock.adjust(1)
+        const error = yield* Effect.flip(Fiber.join(fiber))
+        assert.strictEqual(error._tag, "TimedOut")
+        assert.strictEqual(Duration.toMillis(error.after), 100)
+        assert.deepStrictEqual(yield* timeout.state, { running: 1, total: 1 })
+        assert.deepStrictEqual(log, [])
+        yield* TestClock.adjust(400)
+        assert.deepStrictEqual(log, ["finished"])
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 1 })
+      })
+    )
+
+    it.effect("interrupts what it leaves, and lets its finalizers run to their end", () =>
+      Effect.gen(function* () {
+        const log: Array<string> = []
+        const timeout = yield* Timeout.makeLeaving({ after: 10 })
+        const fiber = yield* Effect.never.pipe(
+          Effect.ensuring(
+            Effect.andThen(
+              Effect.sleep(50),
+              Effect.sync(() => log.push("released"))
+            )
+          ),
+          timeout.execute,
+          Effect.forkChild
+        )
+        yield* TestClock.adjust(10)
+        assert.strictEqual((yield* Effect.flip(Fiber.join(fiber)))._tag, "TimedOut")
+        assert.deepStrictEqual(yield* timeout.state, { running: 1, total: 1 })
+        yield* TestClock.adjust(50)
+        assert.deepStrictEqual(log, ["released"])
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 1 })
+      })
+    )
+
+    it.effect("does not count work that ends when it is interrupted", () =>
+      Effect.gen(function* () {
+        const log: Array<string> = []
+        const timeout = yield* Timeout.makeLeaving({ after: 10 })
+        const fiber = yield* work(100, log).pipe(timeout.execute, Effect.forkChild)
+        yield* TestClock.adjust(10)
+        assert.strictEqual((yield* Effect.flip(Fiber.join(fiber)))._tag, "TimedOut")
+        assert.deepStrictEqual(log, ["stopped"])
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 0 })
+      })
+    )
+
+    it.effect("waits for the work while as many as may are left behind", () =>
+      Effect.gen(function* () {
+        const timeout = yield* Timeout.makeLeaving({ after: 100, maxLeft: 2 })
+        const call = stubborn(500).pipe(timeout.execute, Effect.forkChild)
+        const fibers = yield* Effect.all([call, call, call])
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual(
+          fibers.map((fiber) => fiber.pollUnsafe() !== undefined),
+          [true, true, false]
+        )
+        assert.deepStrictEqual(yield* timeout.state, { running: 2, total: 2 })
+        yield* TestClock.adjust(400)
+        assert.strictEqual((yield* Effect.flip(Fiber.join(fibers[2])))._tag, "TimedOut")
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 2 })
+        const next = yield* call
+        yield* TestClock.adjust(100)
+        assert.isDefined(next.pollUnsafe())
+        yield* TestClock.adjust(400)
+      })
+    )
+
+    it.effect("leaves 16 behind by default", () =>
+      Effect.gen(function* () {
+        const timeout = yield* Timeout.makeLeaving({ after: 1 })
+        yield* Effect.forEach(Array.from({ length: 20 }), () => Effect.forkChild(timeout.execute(stubborn(50))))
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(yield* timeout.state, { running: 16, total: 16 })
+        yield* TestClock.adjust(50)
+      })
+    )
+
+    it.effect("passes results, failures and defects on, and says nothing of a failure that comes too late", () =>
+      Effect.gen(function* () {
+        const lines: Array<unknown> = []
+        const timeout = yield* Timeout.makeLeaving({ after: 100 })
+        assert.strictEqual(yield* timeout.execute(Effect.succeed(1)), 1)
+        assert.deepStrictEqual(yield* Effect.exit(timeout.execute(Effect.fail("no"))), Exit.fail("no"))
+        assert.deepStrictEqual(yield* Effect.exit(timeout.execute(Effect.die("bug"))), Exit.die("bug"))
+        const late = yield* Effect.sleep(200).pipe(
+          Effect.andThen(Effect.fail("late")),
+          Effect.uninterruptible,
+          timeout.execute,
+          Effect.provide(Logger.layer([Logger.make(({ message }) => lines.push(message))])),
+          Effect.forkChild
+        )
+        yield* TestClock.adjust(300)
+        assert.strictEqual((yield* Effect.flip(Fiber.join(late))) instanceof Timeout.TimedOut, true)
+        assert.deepStrictEqual(lines, [])
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 1 })
+      })
+    )
+
+    it.effect("waits for the work when interrupted from outside, and counts nothing", () =>
+      Effect.gen(function* () {
+        const log: Array<string> = []
+        const timeout = yield* Timeout.makeLeaving({ after: 100 })
+        const fiber = yield* stubborn(80, log).pipe(timeout.execute, Effect.forkChild)
+        yield* TestClock.adjust(50)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber))
+        yield* TestClock.adjust(29)
+        assert.strictEqual(interrupting.pollUnsafe(), undefined)
+        yield* TestClock.adjust(1)
+        assert.isDefined(interrupting.pollUnsafe())
+        assert.deepStrictEqual(log, ["finished"])
+        assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 0 })
+      })
+    )
+
+    it.effect("does not limit anything when its time is infinite", () =>
+      Effect.gen(function* () {
+        const timeout = yield* Timeout.makeLeaving({ after: "Infinity" })
+        const call = Effect.succeed(1)
+        assert.strictEqual(timeout.execute(call), call)
+      })
+    )
+
+    it.effect("leaves no work running uncounted when interrupted at any operation", () =>
+      Effect.gen(function* () {
+        let running = 0
+        const timeout = yield* Timeout.makeLeaving({ after: "1 second" })
+        const call = Effect.acquireUseRelease(
+          Effect.sync(() => running++),
+          () => Effect.yieldNow,
+          () => Effect.sync(() => running--)
+        ).pipe(timeout.execute)
+        const operations = yield* interruptEverywhere(
+          call,
+          Effect.gen(function* () {
+            assert.strictEqual(running, 0)
+            assert.deepStrictEqual(yield* timeout.state, { running: 0, total: 0 })
+          })
+        )
+        assert.isAbove(operations, 2)
+      })
+    )
+
+    it.effect.each([
+      [{ after: 0 }, "Timeout: after must be over zero, got 0"],
+      [{ after: -1 }, "Timeout: after must be over zero, got -1"],
+      [{ after: 1, maxLeft: 0 }, "Timeout: maxLeft must be an integer >= 1, got 0"],
+      [{ after: 1, maxLeft: 1.5 }, "Timeout: maxLeft must be an integer >= 1, got 1.5"]
+    ] as const)("dies on %j", ([options, message]) =>
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(Timeout.makeLeaving(options))
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+        assert.include(Exit.isFailure(exit) ? String(Cause.squash(exit.cause)) : "", message)
+      })
+    )
+
+    it("adds TimedOut to the errors and nothing else", () => {
+      const guarded = (timeout: Timeout.Leaving, self: Effect.Effect<number, "E", Name>) => self.pipe(timeout.execute)
+      expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, "E" | Timeout.TimedOut, Name>>()
     })
   })
 })
