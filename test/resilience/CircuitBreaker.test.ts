@@ -775,6 +775,7 @@ describe("CircuitBreaker", () => {
           assert.strictEqual((yield* breaker.state(key))._tag, "Open")
           yield* TestClock.adjust(100)
           yield* outcome(good.pipe(breaker.execute({ key })))
+          assert.strictEqual((yield* breaker.stats(key)).rules[0]?.failures, 0)
           yield* outcome(bad.pipe(breaker.execute({ key })))
           assert.strictEqual((yield* breaker.state(key))._tag, "Closed")
           yield* outcome(bad.pipe(breaker.execute({ key })))
@@ -813,6 +814,18 @@ describe("CircuitBreaker", () => {
         assert.deepStrictEqual(seen, [0, 1, 2, 2])
         assert.containsSubset(yield* breaker.stats(key), { slow: 2, successes: 2, failures: 1, ignored: 1 })
         assert.strictEqual((yield* breaker.totals).slow, 2)
+      })
+    )
+
+    it.effect("leave the window as others come", () =>
+      Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.make({ slowCallRate: 1, slowAfter: 100, size: 2 })
+        const seen: Array<number | undefined> = []
+        for (const millis of [200, 10, 10, 200, 10]) {
+          yield* lasting(breaker, millis, good)
+          seen.push((yield* breaker.stats(key)).rules[0]?.slow)
+        }
+        assert.deepStrictEqual(seen, [1, 1, 0, 1, 1])
       })
     )
 
@@ -1049,6 +1062,32 @@ describe("CircuitBreaker", () => {
         ] as const) {
           yield* breaker.open(key, asked)
           assert.containsSubset(yield* breaker.state(key), { openings: 1, retryAfter: Duration.millis(expected) })
+        }
+      })
+    )
+
+    it.effect("begins the open time of an open circuit again where none is asked", () =>
+      Effect.gen(function* () {
+        const breaker = yield* opened()
+        yield* TestClock.adjust(60)
+        yield* breaker.open(key)
+        assert.containsSubset(yield* breaker.state(key), { openings: 1, retryAfter: Duration.millis(100) })
+      })
+    )
+
+    it.effect("counts as in a row only those without health in between", () =>
+      Effect.gen(function* () {
+        for (const [healthyFor, openings] of [
+          [999, 2],
+          [1000, 1]
+        ] as const) {
+          const breaker = yield* CircuitBreaker.make()
+          yield* breaker.open(key, "1 second")
+          yield* TestClock.adjust("1 second")
+          yield* repeat(2, good.pipe(breaker.execute({ key })))
+          yield* TestClock.adjust(healthyFor)
+          yield* breaker.open(key, "1 second")
+          assert.containsSubset(yield* breaker.state(key), { _tag: "Open", openings })
         }
       })
     )
@@ -1429,6 +1468,24 @@ describe("CircuitBreaker", () => {
       })
     )
 
+    it.effect("that many keys share are worked out once", () =>
+      Effect.gen(function* () {
+        let reads = 0
+        const shared = {
+          get failures() {
+            reads++
+            return 1
+          }
+        }
+        const breaker = yield* CircuitBreaker.make({ settings: () => shared })
+        yield* outcome(good.pipe(breaker.execute({ key: "one" })))
+        const once = reads
+        yield* outcome(good.pipe(breaker.execute({ key: "two" })))
+        assert.isAbove(once, 0)
+        assert.strictEqual(reads, once)
+      })
+    )
+
     it.effect("of a key can say what an exit means", () =>
       Effect.gen(function* () {
         const breaker = yield* CircuitBreaker.make({
@@ -1720,15 +1777,17 @@ describe("CircuitBreaker", () => {
 
     it.effect("does not bring back an open circuit that was dropped while it was probed", () =>
       Effect.gen(function* () {
-        const breaker = yield* opened({ maxKeys: 1 })
-        yield* TestClock.adjust(100)
-        const probe = yield* pending(breaker)
-        yield* outcome(good.pipe(breaker.execute({ key: "other" })))
-        yield* probe.fail
-        assert.deepStrictEqual(
-          (yield* breaker.states).map((state) => state.key),
-          ["other"]
-        )
+        for (const end of ["succeed", "fail"] as const) {
+          const breaker = yield* opened({ maxKeys: 1, successesToClose: 1 })
+          yield* TestClock.adjust(100)
+          const probe = yield* pending(breaker)
+          yield* outcome(good.pipe(breaker.execute({ key: "other" })))
+          yield* probe[end]
+          assert.deepStrictEqual(
+            (yield* breaker.states).map((state) => state.key),
+            ["other"]
+          )
+        }
       })
     )
   })

@@ -70,7 +70,7 @@ class CallWindow implements TripWindow {
     ring[this.at] = (failed ? failedBit : 0) + (slow ? slowBit : 0)
     this.at = this.at + 1 === ring.length ? 0 : this.at + 1
     if (this.calls < ring.length) this.calls++
-    return (failed && this.failures >= rule.failures) || isTooMuch(rule, this.calls, this.failures, this.slow)
+    return this.failures >= rule.failures || isTooMuch(rule, this.calls, this.failures, this.slow)
   }
 
   seen(): Seen {
@@ -100,8 +100,9 @@ class FailureTimes implements TripWindow {
     const now = nowMillisUnsafe(fiber)
     this.times[this.at] = now
     this.at = this.at + 1 === this.failures ? 0 : this.at + 1
+    // Until there have been so many, the next place is empty.
     const oldest = this.times[this.at]
-    return this.times.length === this.failures && oldest !== undefined && now - oldest < this.millis
+    return oldest !== undefined && now - oldest < this.millis
   }
 
   seen(fiber: Fiber.Fiber<unknown, unknown>): Seen {
