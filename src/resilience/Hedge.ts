@@ -227,7 +227,7 @@ class Race<A, E, R> {
     const timer = Effect.runForkWith(this.parent.context)(this.parent.getRef(Clock.Clock).sleep(delay))
     this.timer = timer
     timer.addObserver((slept) => {
-      if (slept._tag === "Failure" || this.done || this.timer !== timer) return
+      if (slept._tag === "Failure" || this.done) return
       this.decide(() => {
         if (this.mayStart(undefined)) this.start({ _tag: "Slow", hedge: this.attempts.length, delay })
       })

@@ -195,15 +195,16 @@ describe("Hedge", () => {
       Effect.gen(function* () {
         const hedge = yield* make({ maxHedges: 2 })
         const gate = yield* Deferred.make<string, string>()
-        let attempts = 0
-        const run = Effect.suspend(() => {
-          if (++attempts === 1) return Deferred.await(gate)
-          return attempts === 2
+        const attempts: Array<number> = []
+        const run = Effect.flatMap(Hedge.CurrentHedge, (attempt) => {
+          attempts.push(attempt)
+          if (attempt === 0) return Deferred.await(gate)
+          return attempt === 1
             ? Effect.andThen(Deferred.fail(gate, "failed by the second"), Effect.fail("second"))
             : Effect.succeed("third")
         })
         assert.deepStrictEqual(yield* finished(hedge.execute(run)), [Exit.succeed("third"), 100])
-        assert.strictEqual(attempts, 3)
+        assert.deepStrictEqual(attempts, [0, 1, 2])
       })
     )
 
@@ -257,6 +258,72 @@ describe("Hedge", () => {
         assert.strictEqual(yield* Effect.succeed("now").pipe(hedge.execute), "now")
         assert.strictEqual((yield* hedge.state).calls, 0)
         assert.deepStrictEqual(yield* budget.states, [])
+      })
+    )
+  })
+
+  describe("the timer", () => {
+    // Follows a call whose n-th attempt ends as the n-th gate says, and reads the timers that are set.
+    const following = Effect.fnUntraced(function* (options: Parameters<typeof make>[0], deadline: Duration.Input) {
+      const hedge = yield* make(options)
+      const sleeps: Array<number> = []
+      const gates = [yield* Deferred.make<string, string>(), yield* Deferred.make<string, string>()]
+      const run = Effect.flatMap(Hedge.CurrentHedge, (attempt) => {
+        const gate = gates[attempt]
+        return gate === undefined ? Effect.never : Deferred.await(gate)
+      })
+      const fiber = yield* hedge
+        .execute(run)
+        .pipe(Deadline.within(deadline), recordingSleeps(sleeps), Effect.forkChild({ startImmediately: true }))
+      const end = (attempt: number, exit: Exit.Exit<string, string>) =>
+        Effect.forEach(gates.slice(attempt, attempt + 1), (gate) => Deferred.done(gate, exit))
+      return { end, fiber, sleeps }
+    })
+
+    it.effect("stops with the answer", () =>
+      Effect.gen(function* () {
+        for (const exit of [Exit.succeed("ok"), Exit.die("bug")]) {
+          const { end, fiber, sleeps } = yield* following({}, "Infinity")
+          assert.deepStrictEqual(sleeps, [100])
+          yield* end(0, exit)
+          yield* Fiber.await(fiber)
+          assert.deepStrictEqual(sleeps, [])
+        }
+      })
+    )
+
+    it.effect("stops with an interruption", () =>
+      Effect.gen(function* () {
+        const { fiber, sleeps } = yield* following({}, "Infinity")
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(sleeps, [])
+      })
+    )
+
+    it.effect("is one at a time, and none when no further attempt may follow", () =>
+      Effect.gen(function* () {
+        const { end, fiber, sleeps } = yield* following({ maxHedges: 2 }, "Infinity")
+        yield* end(0, Exit.fail("no"))
+        yield* Effect.yieldNow
+        assert.deepStrictEqual(sleeps, [100])
+        yield* end(1, Exit.fail("no"))
+        yield* Effect.yieldNow
+        assert.deepStrictEqual(sleeps, [])
+        yield* Fiber.interrupt(fiber)
+      })
+    )
+
+    it.effect("is not set for an infinite delay, nor when the deadline comes no later", () =>
+      Effect.gen(function* () {
+        const infinite = yield* following({ delay: "Infinity" }, "Infinity")
+        assert.deepStrictEqual(infinite.sleeps, [])
+        yield* Fiber.interrupt(infinite.fiber)
+        const late = yield* following({ delay: 100 }, 100)
+        assert.deepStrictEqual(late.sleeps, [100])
+        yield* Fiber.interrupt(late.fiber)
+        const early = yield* following({ delay: 99 }, 100)
+        assert.sameMembers(early.sleeps, [99, 100])
+        yield* Fiber.interrupt(early.fiber)
       })
     )
   })
@@ -435,6 +502,9 @@ describe("Hedge", () => {
         const { run } = yield* scripted<string, Unavailable>(failsIn(10, "first"), succeedsIn(10, "second"))
         yield* finished(hedge.execute(run))
         assert.strictEqual((yield* budget.state("default")).available, 9.1)
+        const refused = yield* scripted<never, Bulkhead.BulkheadFull>([0, full])
+        yield* finished(hedge.execute(refused.run))
+        assert.strictEqual((yield* budget.state("default")).available, 9.1)
         const costs = yield* RetryBudget.makeCosts()
         const paying = yield* make({ budget: costs })
         const failing = yield* scripted<string, Unavailable>(failsIn(10, "a"), failsIn(10, "b"), succeedsIn(10, "c"))
@@ -549,6 +619,24 @@ describe("Hedge", () => {
         assert.deepStrictEqual(log.slice(2), ["stop 1@150", "stop 2@150"])
         yield* TestClock.adjust(1000)
         assert.strictEqual(log.length, 4)
+      })
+    )
+
+    it.effect("starts nothing more, although an attempt that ignores it still fails", () =>
+      Effect.gen(function* () {
+        const hedge = yield* make()
+        let attempts = 0
+        const stubborn = Effect.suspend(() => {
+          attempts++
+          return Effect.uninterruptible(Effect.andThen(Effect.sleep(50), Effect.fail("no")))
+        })
+        const fiber = yield* Effect.forkChild(hedge.execute(stubborn))
+        yield* TestClock.adjust(10)
+        const interruption = yield* Effect.forkChild(Fiber.interrupt(fiber))
+        yield* TestClock.adjust(1000)
+        yield* Fiber.join(interruption)
+        assert.strictEqual(attempts, 1)
+        assert.strictEqual((yield* hedge.state).hedges, 0)
       })
     )
 
@@ -738,3 +826,15 @@ describe("Hedge", () => {
 
 type Name = "Name"
 const Name = Context.Service<Name, string>("test/Name")
+
+// A clock whose sleeps never end by themselves, and are listed while they last.
+const recordingSleeps = (sleeps: Array<number>) =>
+  Effect.updateService(Clock.Clock, (clock): Clock.Clock => ({
+    ...clock,
+    sleep: (duration) =>
+      Effect.suspend(() => {
+        const millis = Duration.toMillis(duration)
+        sleeps.push(millis)
+        return Effect.onExit(Effect.never, () => Effect.sync(() => sleeps.splice(sleeps.indexOf(millis), 1)))
+      })
+  }))
