@@ -6,6 +6,8 @@
  * however many calls there are; the anchor moves only where the sum starts again.
  */
 
+import type { Meter, Numbers } from "./meter.ts"
+
 /** The numbers of a bucket. Rates are tokens per second, times milliseconds. */
 export interface BucketOptions {
   readonly capacity: number
@@ -21,28 +23,31 @@ export interface BucketOptions {
 }
 
 /** A bucket that starts full. */
-export class TokenBucket {
-  private readonly options: BucketOptions
+export class TokenBucket implements Meter {
+  readonly additive = true
+  private options: BucketOptions
   // What counts as enough despite rounding: the tokens of a nanosecond. It is owed afterwards, never given away.
-  private readonly tolerance: number
+  private tolerance: number
   // The rate at the anchor, from where it grows by `slope` per second until it is full again.
   private rate: number
-  private readonly slope: number
+  private slope: number
   private anchorAt: number
   private anchorTokens: number
   private taken = 0
   private pausedUntil = -Infinity
   private cutAt = -Infinity
-  private seenAt: number
 
   constructor(options: BucketOptions, now: number) {
     this.options = options
-    this.tolerance = (1 + options.refillPerSecond) * 1e-9
+    this.tolerance = toleranceOf(options.refillPerSecond)
     this.rate = options.refillPerSecond
     this.slope = options.refillPerSecond / (options.recoverMillis / 1000)
     this.anchorAt = now
     this.anchorTokens = options.capacity
-    this.seenAt = now
+  }
+
+  get maxCost(): number {
+    return this.options.capacity
   }
 
   /** The tokens there now: between 0 and the capacity. */
@@ -66,20 +71,31 @@ export class TokenBucket {
   takeIfAvailable(now: number, cost: number): boolean {
     const level = this.observe(now)
     if (now < this.pausedUntil || level < cost - this.tolerance) return false
-    this.taken += cost
-    // Before the sum is so large that a small cost would be rounded in it.
-    if (this.taken > 1e6) this.anchor(now, this.level(now))
+    this.add(now, cost)
     return true
   }
 
-  /**
-   * The smallest number of whole milliseconds after which `demand` tokens can be taken, if nobody takes any before:
-   * 0 for now. Infinite when that is beyond what can be counted. `demand` may be over the capacity for several calls in
-   * turn, as their tokens are taken while they come.
-   */
-  waitMillis(now: number, demand: number): number {
+  take(now: number, cost: number): void {
     this.observe(now)
-    const needed = demand - this.tolerance
+    this.add(now, cost)
+  }
+
+  giveBack(now: number, _takenAt: number, cost: number): void {
+    this.observe(now)
+    this.taken -= cost
+  }
+
+  /** Whether it is as if nothing had ever been taken or cut. */
+  isFull(now: number): boolean {
+    const { capacity, refillPerSecond } = this.options
+    return this.observe(now) >= capacity && this.rateAt(now) === refillPerSecond && now >= this.pausedUntil
+  }
+
+  waitMillis(now: number, cost: number, ahead = 0): number {
+    this.observe(now)
+    if (cost > this.options.capacity + this.tolerance) return Infinity
+    // More than the capacity for several calls in turn: their tokens are taken while they come.
+    const needed = ahead + cost - this.tolerance
     const enoughAt = this.anchorAt + this.millisFor(needed - this.anchorTokens + this.taken)
     const wait = Math.max(0, Math.ceil(Math.max(enoughAt, this.pausedUntil) - now))
     if (!Number.isSafeInteger(wait)) return Infinity
@@ -103,17 +119,36 @@ export class TokenBucket {
     this.anchorAt = Math.max(now, this.pausedUntil)
   }
 
-  // Moves everything along with a clock that was set back, as if no time had passed since it was last read: time that
-  // is measured twice grants nothing, and what was to come is still as far away as before. And lets a full bucket start
-  // afresh, so that idle time is never saved up. Returns the level.
+  change(now: number, numbers: Numbers): void {
+    if (numbers.algorithm !== "token-bucket") return
+    const { capacity, refillPerSecond } = numbers
+    this.anchor(now, Math.min(this.observe(now), capacity))
+    const { options } = this
+    const factor = refillPerSecond / options.refillPerSecond
+    this.rate = this.rate === options.refillPerSecond ? refillPerSecond : this.rate * factor
+    this.slope *= factor
+    this.tolerance = toleranceOf(refillPerSecond)
+    this.options = { ...options, capacity, refillPerSecond, floorPerSecond: options.floorPerSecond * factor }
+  }
+
+  clone(): TokenBucket {
+    const copy = new TokenBucket(this.options, this.anchorAt)
+    copy.rate = this.rate
+    copy.anchorTokens = this.anchorTokens
+    copy.taken = this.taken
+    copy.pausedUntil = this.pausedUntil
+    copy.cutAt = this.cutAt
+    return copy
+  }
+
+  private add(now: number, cost: number): void {
+    this.taken += cost
+    // Before the sum is so large that a small cost would be rounded in it.
+    if (this.taken > 1e6) this.anchor(now, this.level(now))
+  }
+
+  // Lets a full bucket start afresh, so that idle time is never saved up. Returns the level.
   private observe(now: number): number {
-    if (now < this.seenAt) {
-      const back = this.seenAt - now
-      this.anchorAt -= back
-      this.pausedUntil -= back
-      this.cutAt -= back
-    }
-    this.seenAt = now
     const level = this.level(now)
     if (level <= this.options.capacity) return level
     this.anchor(now, this.options.capacity)
@@ -156,3 +191,5 @@ export class TokenBucket {
     return ((2 * gain) / (this.rate + Math.sqrt(this.rate * this.rate + 2 * this.slope * gain))) * 1000
   }
 }
+
+const toleranceOf = (refillPerSecond: number): number => (1 + refillPerSecond) * 1e-9
