@@ -87,8 +87,9 @@ export const imports = (settings: Settings.Settings) =>
 /** What is stored: games, imports and how far each has come. */
 export const stores = (settings: Settings.Settings) =>
   Layer.mergeAll(GameStore.layer, ImportStore.layer).pipe(
-    // Two services would both take up the imports that the other one runs.
-    Layer.provideMerge(SqliteClient.layer({ file: settings.databaseFile, exclusive: true }))
+    // Two services would both take up the imports that the other one runs. Other programs may write for a moment: waiting
+    // for them stops everything, and whatever is refused meanwhile is tried again or answered with an error.
+    Layer.provideMerge(SqliteClient.layer({ file: settings.databaseFile, exclusive: true, busyTimeout: "250 millis" }))
   )
 
 /** Everything behind the HTTP API, with the `HttpClient` for the sites left open. */

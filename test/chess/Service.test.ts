@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { NodeHttpClient, NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
 import {
@@ -319,6 +320,37 @@ describe("the process", () => {
       yield* first.exited
       yield* urlOf(yield* start(env))
     })
+  )
+
+  it.live("goes on answering while another program holds the database, and imports when it is free again", () =>
+    Effect.gen(function* () {
+      const sites = yield* Simulator.make({})
+      const urls = yield* Simulator.listen(sites)
+      const file = join(yield* directory, "chess.db")
+      const running = yield* start({
+        DATABASE_URL: `file:${file}`,
+        LICHESS_BASE_URL: urls.lichessBaseUrl,
+        CHESSCOM_BASE_URL: urls.chessComBaseUrl
+      })
+      const api = yield* Api.client((yield* urlOf(running)).url)
+      const other = yield* Effect.acquireRelease(
+        Effect.sync(() => new DatabaseSync(file)),
+        (database) => Effect.sync(() => database.close())
+      )
+      const importing = api.imports.start({ payload: { user_id: "nadia-30", platform: "lichess" } })
+
+      other.exec("BEGIN IMMEDIATE")
+      const refused = yield* Effect.timeout(Effect.flip(importing), "4 seconds")
+      assert.strictEqual(refused._tag, "InternalError")
+      const [took] = yield* Effect.timed(api.health.check())
+      assert.isBelow(Duration.toMillis(took), 2_000)
+      other.exec("ROLLBACK")
+
+      yield* importing
+      const events = yield* api.imports.events({ params: { user: "nadia-30", platform: "lichess" } })
+      const seen = yield* Stream.runCollect(events)
+      assert.containsSubset(seen.at(-1), { status: "complete", imported: 30 })
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici))
   )
 
   it.live(
