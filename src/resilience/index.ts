@@ -18,6 +18,7 @@ export * as AdaptiveThrottle from "./AdaptiveThrottle.ts"
 export * as Batcher from "./Batcher.ts"
 export * as Bulkhead from "./Bulkhead.ts"
 export * as Cache from "./Cache.ts"
+export * as KeyedRateLimiter from "./KeyedRateLimiter.ts"
 export * as LoadShed from "./LoadShed.ts"
 export * as Priority from "./Priority.ts"
 export * as RateLimiter from "./RateLimiter.ts"
@@ -31,3 +32,6 @@ export * as RetryBudget from "./RetryBudget.ts"
 
 // Composition: all of them around one call.
 export * as Policy from "./Policy.ts"
+
+// Experiment: what happens when something goes wrong.
+export * as Chaos from "./Chaos.ts"
