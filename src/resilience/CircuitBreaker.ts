@@ -392,12 +392,6 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       if (slow) own(circuit).slow++
     }
 
-    // Whether a call has to wait, in milliseconds, or may be made as a probe: -1.
-    const admit = (circuit: Circuit, now: number, fiber: AnyFiber): number => {
-      if (circuit.phase === "HalfOpen" && now >= circuit.more.halfOpenUntil) reopen(circuit, now, fiber)
-      return waitMillis(circuit, now, fiber)
-    }
-
     // A probe takes a place, so it is admitted inside the region of the handler that gives the place back.
     const probe = <A, E, R>(
       self: Effect.Effect<A, E, R>,
@@ -412,7 +406,8 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
         Effect.suspend((): Effect.Effect<A, E | CircuitOpen, R> => {
           if (circuit.phase !== "Closed") {
             const now = nowMillisUnsafe(fiber)
-            const wait = admit(circuit, now, fiber)
+            if (circuit.phase === "HalfOpen" && now >= circuit.more.halfOpenUntil) reopen(circuit, now, fiber)
+            const wait = waitMillis(circuit, now, fiber)
             if (wait >= 0) return refuse(circuit, wait)
             if (circuit.phase === "Open") halfOpen(circuit, now)
             circuit.more.probing++
@@ -457,8 +452,11 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
               record(circuit, generation, startedAt, exit, fiber, classifyCall)
             )
           }
-          const wait = admit(circuit, nowMillisUnsafe(fiber), fiber)
-          return wait >= 0 ? refuse(circuit, wait) : probe(self, circuit, fiber, classifyCall)
+          if (circuit.phase === "Open") {
+            const millis = circuit.more.openUntil - nowMillisUnsafe(fiber)
+            if (millis > 0) return refuse(circuit, millis)
+          }
+          return probe(self, circuit, fiber, classifyCall)
         })
       }
 
