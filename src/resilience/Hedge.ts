@@ -215,12 +215,11 @@ class Race<A, E, R> {
 
   private watch(attempt: Fiber.Fiber<A, E>, hedge: number): void {
     attempt.addObserver((exit) => this.ended(exit, hedge))
-    // Unless it has failed already, and the next one has started.
-    if (!this.done && this.attempts.length === hedge + 1 && isRunning(attempt)) this.arm()
+    if (!this.done && isRunning(attempt)) this.arm()
   }
 
   private arm(): void {
-    if (this.attempts.length > this.shared.maxHedges || this.stopped) return
+    if (this.attempts.length > this.shared.maxHedges) return
     const millis = this.shared.delayMillis()
     if (millis === Infinity || millis >= remainingMillisUnsafe(this.parent)) return
     const delay = Duration.millis(millis)

@@ -7,6 +7,8 @@ import {
   Cache,
   CircuitBreaker,
   Deadline,
+  Fallback,
+  Hedge,
   LoadShed,
   Policy,
   RateLimiter,
@@ -25,10 +27,12 @@ const values = Effect.all({
   bulkhead: Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 }),
   circuitBreaker: CircuitBreaker.make({ failures: 2, openFor: "10 seconds" }),
   rateLimiter: RateLimiter.make({ capacity: 2, refillPerSecond: 0.1, maxWait: 0 }),
+  hedge: Hedge.make({ delay: 50 }),
   cache: Cache.make<string, string, unknown>({ capacity: 1, timeToLive: "1 minute" }),
   flight: SingleFlight.make<string, string, unknown>()
 })
 const retry = Retry.make({ schedule: Retry.delays([10, 10]) })
+const fallback = Fallback.value("usual", { errors: Fallback.tags("Failed", "TimedOut") })
 
 const nothing = { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0 }
 
@@ -65,6 +69,8 @@ const primitives: Record<string, Effect.Effect<Wrap>> = {
   ),
   limiter: Effect.map(values, ({ rateLimiter }) => rateLimiter.execute),
   retry: Effect.succeed(retry.execute),
+  hedge: Effect.map(values, ({ hedge }) => hedge.execute),
+  fallback: Effect.succeed((self) => fallback.execute(self)),
   cache: Effect.map(
     values,
     ({ cache }) =>
@@ -127,6 +133,10 @@ const policies: Record<string, Effect.Effect<Wrap>> = {
     const parts = { cache, deadline: 150, bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }
     return (self) => Policy.make(parts).execute({ key: "key" })(self)
   }),
+  "policy with fallback and hedge": Effect.gen(function* () {
+    const { bulkhead, circuitBreaker, hedge, rateLimiter } = yield* values
+    return Policy.make({ fallback, bulkhead, retry, hedge, circuitBreaker, rateLimiter, timeout: 100 }).execute
+  }),
   "policy without deadline": Effect.gen(function* () {
     const { bulkhead, circuitBreaker, rateLimiter } = yield* values
     return Policy.make({ bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }).execute
@@ -136,119 +146,166 @@ const policies: Record<string, Effect.Effect<Wrap>> = {
 // Per scenario, in the order failing | slow | crowd: how each call ended @ after how many milliseconds · how often the
 // operation was started in all.
 const table = `
-  timeout > deadline      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
-  timeout > breaker       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
-  timeout > bulkhead      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
-  timeout > limit         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
-  timeout > shed          | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
-  timeout > throttle      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
-  timeout > limiter       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
-  timeout > retry         | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
-  timeout > cache         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
-  timeout > flight        | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
-  deadline > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
-  deadline > breaker      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
-  deadline > bulkhead     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
-  deadline > limit        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
-  deadline > shed         | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
-  deadline > throttle     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
-  deadline > limiter      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
-  deadline > retry        | fail@20 fail@20 fail@20 · 9               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
-  deadline > cache        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
-  deadline > flight       | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
-  breaker > timeout       | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
-  breaker > deadline      | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Open@0 · 2       | ok@60 ok@60 ok@60 · 3
-  breaker > bulkhead      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  breaker > limit         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
-  breaker > shed          | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  breaker > throttle      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  breaker > limiter       | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  breaker > retry         | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  breaker > cache         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  breaker > flight        | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  bulkhead > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
-  bulkhead > deadline     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
-  bulkhead > breaker      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  bulkhead > limit        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  bulkhead > shed         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  bulkhead > throttle     | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  bulkhead > limiter      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Full@0 · 2
-  bulkhead > retry        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  bulkhead > cache        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Full@0 · 1
-  bulkhead > flight       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  limit > timeout         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
-  limit > deadline        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
-  limit > breaker         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
-  limit > bulkhead        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Reached@0 · 2
-  limit > shed            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  limit > throttle        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
-  limit > limiter         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Reached@0 · 2
-  limit > retry           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
-  limit > cache           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Reached@0 · 1
-  limit > flight          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 1
-  shed > timeout          | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
-  shed > deadline         | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
-  shed > breaker          | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  shed > bulkhead         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  shed > limit            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  shed > throttle         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  shed > limiter          | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Overload@0 · 1
-  shed > retry            | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  shed > cache            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 Overload@0 Overload@0 · 1
-  shed > flight           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  throttle > timeout      | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Throttled@0 Throttled@0 · 1    | ok@60 ok@60 ok@60 · 3
-  throttle > deadline     | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
-  throttle > breaker      | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  throttle > bulkhead     | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
-  throttle > limit        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
-  throttle > shed         | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
-  throttle > limiter      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  throttle > retry        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  throttle > cache        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  throttle > flight       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  limiter > timeout       | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
-  limiter > deadline      | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
-  limiter > breaker       | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  limiter > bulkhead      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Limited@0 · 2
-  limiter > limit         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  limiter > shed          | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Limited@0 · 1
-  limiter > throttle      | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  limiter > retry         | fail@20 fail@20 Limited@0 · 6             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
-  limiter > cache         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
-  limiter > flight        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
-  retry > timeout         | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
-  retry > deadline        | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
-  retry > breaker         | Open@20 Open@10000 Open@10000 · 4         | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  retry > bulkhead        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@20 · 2
-  retry > limit           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@20 · 2
-  retry > shed            | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@560 ok@1060 · 3
-  retry > throttle        | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
-  retry > limiter         | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
-  retry > cache           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  retry > flight          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  cache > timeout         | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
-  cache > deadline        | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
-  cache > breaker         | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > bulkhead        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > limit           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > shed            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > throttle        | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > limiter         | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > retry           | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  cache > flight          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  flight > timeout        | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
-  flight > deadline       | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
-  flight > breaker        | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > bulkhead       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > limit          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > shed           | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > throttle       | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > limiter        | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 ok@60 · 1
-  flight > retry          | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
-  flight > cache          | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
-  policy                  | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@120 Full@0 · 2
-  cached policy           | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@60 ok@60 · 1
-  policy without deadline | Open@20 Open@0 Open@0 · 2                 | Open@220 Open@0 Open@0 · 2                 | ok@60 ok@120 Full@0 · 2
+  timeout > deadline             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > breaker              | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > bulkhead             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
+  timeout > limit                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  timeout > shed                 | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  timeout > throttle             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > limiter              | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  timeout > retry                | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > hedge                | fail@0 fail@0 fail@0 · 6                  | Timeout@100 Timeout@100 Timeout@100 · 6    | ok@60 ok@60 ok@60 · 6
+  timeout > fallback             | usual@0 usual@0 usual@0 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  timeout > cache                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  timeout > flight               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  deadline > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  deadline > breaker             | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  deadline > bulkhead            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
+  deadline > limit               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
+  deadline > shed                | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
+  deadline > throttle            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
+  deadline > limiter             | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
+  deadline > retry               | fail@20 fail@20 fail@20 · 9               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  deadline > hedge               | fail@0 fail@0 fail@0 · 6                  | Deadline@150 Deadline@150 Deadline@150 · 6 | ok@60 ok@60 ok@60 · 6
+  deadline > fallback            | usual@0 usual@0 usual@0 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  deadline > cache               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  deadline > flight              | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  breaker > timeout              | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
+  breaker > deadline             | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Open@0 · 2       | ok@60 ok@60 ok@60 · 3
+  breaker > bulkhead             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  breaker > limit                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  breaker > shed                 | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  breaker > throttle             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  breaker > limiter              | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  breaker > retry                | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  breaker > hedge                | fail@0 fail@0 Open@0 · 4                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  breaker > fallback             | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  breaker > cache                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  breaker > flight               | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  bulkhead > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
+  bulkhead > deadline            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
+  bulkhead > breaker             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > limit               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > shed                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > throttle            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > limiter             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Full@0 · 2
+  bulkhead > retry               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > hedge               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@120 Full@0 · 4
+  bulkhead > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > cache               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Full@0 · 1
+  bulkhead > flight              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  limit > timeout                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  limit > deadline               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
+  limit > breaker                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > bulkhead               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Reached@0 · 2
+  limit > shed                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  limit > throttle               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > limiter                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Reached@0 · 2
+  limit > retry                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > hedge                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 Reached@0 · 4
+  limit > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  limit > cache                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Reached@0 · 1
+  limit > flight                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 1
+  shed > timeout                 | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  shed > deadline                | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
+  shed > breaker                 | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > bulkhead                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > limit                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > throttle                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > limiter                 | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Overload@0 · 1
+  shed > retry                   | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > hedge                   | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 Overload@0 Overload@0 · 2
+  shed > fallback                | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > cache                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 Overload@0 Overload@0 · 1
+  shed > flight                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  throttle > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Throttled@0 Throttled@0 · 1    | ok@60 ok@60 ok@60 · 3
+  throttle > deadline            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
+  throttle > breaker             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  throttle > bulkhead            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  throttle > limit               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  throttle > shed                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  throttle > limiter             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  throttle > retry               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  throttle > hedge               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  throttle > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  throttle > cache               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  throttle > flight              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  limiter > timeout              | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  limiter > deadline             | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
+  limiter > breaker              | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > bulkhead             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Limited@0 · 2
+  limiter > limit                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > shed                 | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Limited@0 · 1
+  limiter > throttle             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > retry                | fail@20 fail@20 Limited@0 · 6             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > hedge                | fail@0 fail@0 Limited@0 · 4               | ok@400 ok@400 Limited@0 · 4                | ok@60 ok@60 Limited@0 · 4
+  limiter > fallback             | usual@0 usual@0 Limited@0 · 2             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  limiter > cache                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
+  limiter > flight               | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
+  retry > timeout                | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
+  retry > deadline               | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
+  retry > breaker                | Open@20 Open@10000 Open@10000 · 4         | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  retry > bulkhead               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@20 · 2
+  retry > limit                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@20 · 2
+  retry > shed                   | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@560 ok@1060 · 3
+  retry > throttle               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  retry > limiter                | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  retry > hedge                  | fail@20 fail@20 fail@20 · 18              | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  retry > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  retry > cache                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  retry > flight                 | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  hedge > timeout                | fail@0 fail@0 fail@0 · 6                  | Timeout@150 Timeout@150 Timeout@150 · 6    | ok@60 ok@60 ok@60 · 6
+  hedge > deadline               | fail@0 fail@0 fail@0 · 6                  | Deadline@200 Deadline@200 Deadline@200 · 6 | ok@60 ok@60 ok@60 · 6
+  hedge > breaker                | fail@0 Open@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  hedge > bulkhead               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  hedge > limit                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 Reached@0 · 2
+  hedge > shed                   | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  hedge > throttle               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  hedge > limiter                | fail@0 Limited@0 Limited@0 · 2            | ok@400 Limited@0 Limited@0 · 2             | ok@60 ok@60 Limited@0 · 2
+  hedge > retry                  | fail@40 fail@40 fail@40 · 18              | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  hedge > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  hedge > cache                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  hedge > flight                 | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  fallback > timeout             | usual@0 usual@0 usual@0 · 3               | usual@100 usual@100 usual@100 · 3          | ok@60 ok@60 ok@60 · 3
+  fallback > deadline            | usual@0 usual@0 usual@0 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  fallback > breaker             | usual@0 usual@0 Open@0 · 2                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  fallback > bulkhead            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  fallback > limit               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
+  fallback > shed                | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  fallback > throttle            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  fallback > limiter             | usual@0 usual@0 Limited@0 · 2             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  fallback > retry               | usual@20 usual@20 usual@20 · 9            | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  fallback > hedge               | usual@0 usual@0 usual@0 · 6               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
+  fallback > cache               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  fallback > flight              | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  cache > timeout                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  cache > deadline               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  cache > breaker                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > bulkhead               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > limit                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > shed                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > throttle               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > limiter                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > retry                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > hedge                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 2                       | ok@60 ok@60 ok@60 · 2
+  cache > fallback               | usual@0 usual@0 usual@0 · 1               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > flight                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  flight > timeout               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  flight > deadline              | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  flight > breaker               | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > bulkhead              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > limit                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > shed                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > throttle              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > limiter               | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 ok@60 · 1
+  flight > retry                 | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > hedge                 | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 2
+  flight > fallback              | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  flight > cache                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  policy                         | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@120 Full@0 · 2
+  cached policy                  | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@60 ok@60 · 1
+  policy with fallback and hedge | Open@10 Open@0 Open@0 · 2                 | Open@160 Open@0 Open@0 · 2                 | ok@60 ok@10060 Full@0 · 3
+  policy without deadline        | Open@20 Open@0 Open@0 · 2                 | Open@220 Open@0 Open@0 · 2                 | ok@60 ok@120 Full@0 · 2
 `
 
 const words: Record<string, string> = {

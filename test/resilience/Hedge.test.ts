@@ -142,6 +142,14 @@ describe("Hedge", () => {
             : Effect.as(Effect.sleep(10), "fourth")
         )
         assert.deepStrictEqual(yield* finished(hedge.execute(stubborn)), [Exit.succeed("fourth"), 300])
+        const loser = Effect.flatMap(Hedge.CurrentHedge, (attempt) =>
+          attempt === 0
+            ? Effect.as(Effect.sleep(120), "first")
+            : Effect.uninterruptible(Effect.as(Effect.sleep(100), "second"))
+        )
+        const { wins } = yield* hedge.state
+        assert.deepStrictEqual(yield* finished(hedge.execute(loser)), [Exit.succeed("first"), 200])
+        assert.strictEqual((yield* hedge.state).wins, wins)
       })
     )
 
@@ -297,6 +305,42 @@ describe("Hedge", () => {
         const { fiber, sleeps } = yield* following({}, "Infinity")
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(sleeps, [])
+      })
+    )
+
+    it.effect("is not set by an attempt that ends the call at once", () =>
+      Effect.gen(function* () {
+        const hedge = yield* make({ maxHedges: 2 })
+        const sleeps: Array<number> = []
+        const gate = yield* Deferred.make<string>()
+        const run = Effect.flatMap(Hedge.CurrentHedge, (attempt) =>
+          attempt === 0 ? Deferred.await(gate) : Effect.andThen(Deferred.succeed(gate, "ok"), Effect.never)
+        )
+        const fiber = yield* Effect.forkChild(hedge.execute(run).pipe(recordingSleeps(sleeps)))
+        yield* TestClock.adjust(150)
+        assert.strictEqual(yield* Fiber.join(fiber), "ok")
+        assert.deepStrictEqual(sleeps, [])
+      })
+    )
+
+    it.effect("is set in whole milliseconds, which a timer does not cut off", () =>
+      Effect.gen(function* () {
+        const { fiber, sleeps } = yield* following({ delay: Duration.micros(99_500n) }, "Infinity")
+        assert.deepStrictEqual(sleeps, [100])
+        yield* Fiber.interrupt(fiber)
+      })
+    )
+
+    it.effect("is set once when the first attempt fails without waiting", () =>
+      Effect.gen(function* () {
+        const hedge = yield* make({ maxHedges: 2 })
+        const sleeps: Array<number> = []
+        const run = Effect.flatMap(Hedge.CurrentHedge, (attempt) => (attempt === 0 ? Effect.fail("no") : Effect.never))
+        const fiber = yield* Effect.forkChild(hedge.execute(run).pipe(recordingSleeps(sleeps)), {
+          startImmediately: true
+        })
+        assert.deepStrictEqual(sleeps, [100])
+        yield* Fiber.interrupt(fiber)
       })
     )
 
@@ -556,6 +600,7 @@ describe("Hedge", () => {
           yield* finished(hedge.execute(run))
         }
         assert.closeTo(yield* delayOf(hedge), 90, 0.025 * 90 + 1)
+        assert.isTrue(Number.isInteger(yield* delayOf(hedge)))
       })
     )
 
@@ -622,21 +667,19 @@ describe("Hedge", () => {
       })
     )
 
-    it.effect("starts nothing more, although an attempt that ignores it still fails", () =>
+    it.effect("is the end, although an attempt that ignores it still succeeds or fails", () =>
       Effect.gen(function* () {
-        const hedge = yield* make()
-        let attempts = 0
-        const stubborn = Effect.suspend(() => {
-          attempts++
-          return Effect.uninterruptible(Effect.andThen(Effect.sleep(50), Effect.fail("no")))
-        })
-        const fiber = yield* Effect.forkChild(hedge.execute(stubborn))
-        yield* TestClock.adjust(10)
-        const interruption = yield* Effect.forkChild(Fiber.interrupt(fiber))
-        yield* TestClock.adjust(1000)
-        yield* Fiber.join(interruption)
-        assert.strictEqual(attempts, 1)
-        assert.strictEqual((yield* hedge.state).hedges, 0)
+        const hedge = yield* make({ percentile: 0.5, minSamples: 1 })
+        for (const end of [Effect.succeed("late"), Effect.fail("no")]) {
+          const stubborn = Effect.uninterruptible(Effect.andThen(Effect.sleep(50), end))
+          const fiber = yield* Effect.forkChild(hedge.execute(stubborn))
+          yield* TestClock.adjust(10)
+          const interruption = yield* Effect.forkChild(Fiber.interrupt(fiber))
+          yield* TestClock.adjust(1000)
+          yield* Fiber.join(interruption)
+        }
+        const { delay, hedges } = yield* hedge.state
+        assert.deepStrictEqual([Duration.toMillis(delay), hedges], [100, 0])
       })
     )
 
@@ -827,14 +870,17 @@ describe("Hedge", () => {
 type Name = "Name"
 const Name = Context.Service<Name, string>("test/Name")
 
-// A clock whose sleeps never end by themselves, and are listed while they last.
+// A clock whose sleeps are listed while they last.
 const recordingSleeps = (sleeps: Array<number>) =>
   Effect.updateService(Clock.Clock, (clock): Clock.Clock => ({
     ...clock,
+    currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+    currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
     sleep: (duration) =>
       Effect.suspend(() => {
         const millis = Duration.toMillis(duration)
         sleeps.push(millis)
-        return Effect.onExit(Effect.never, () => Effect.sync(() => sleeps.splice(sleeps.indexOf(millis), 1)))
+        return Effect.onExit(clock.sleep(duration), () => Effect.sync(() => sleeps.splice(sleeps.indexOf(millis), 1)))
       })
   }))
