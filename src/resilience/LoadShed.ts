@@ -11,7 +11,7 @@
  * | defaults     | `interval` 100 ms | `retryAfter` 1 s, give or take a half | `eventLoopLag` `bearable` 100 ms, `every` 50 ms |
  * | `thresholds` | low 0.7 to 0.9 | normal 0.9 to 1.1 | high 1.1 to 1.5 | critical 1.5 to 3 |
  */
-import { Context, Duration, Effect, type Fiber, Layer, Random, Schema, type Scope } from "effect"
+import { Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema, type Scope } from "effect"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
 import * as Priority from "./Priority.ts"
@@ -109,6 +109,26 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     normal: { admitted: 0, refused: 0 },
     low: { admitted: 0, refused: 0 }
   }
+  // A few refusals of each priority, which say the same until the next measurement: under overload there may be thousands.
+  const refusals: Record<Priority.Priority, Array<Exit.Exit<never, Overloaded>>> = {
+    critical: [],
+    high: [],
+    normal: [],
+    low: []
+  }
+  let refusedAt = 0
+  const refuse = (priority: Priority.Priority, fiber: Fiber.Fiber<unknown, unknown>) => {
+    if (refusedAt !== load) {
+      refusedAt = load
+      for (const each of Priority.all) refusals[each] = []
+    }
+    const step = Math.floor(random(fiber) * 32)
+    const millis = Math.ceil(retryAfterMillis * (0.5 + step / 31))
+    return (refusals[priority][step] ??= Exit.fail(
+      withoutStack(() => new Overloaded({ priority, load: finite(load), retryAfter: Duration.millis(millis) }))
+    ))
+  }
+
   const decide = <A, E, R>(
     self: Effect.Effect<A, E, R>,
     fiber: Fiber.Fiber<unknown, unknown>
@@ -120,10 +140,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
       return self
     }
     counts[priority].refused++
-    const millis = Math.ceil(retryAfterMillis * (0.5 + random(fiber)))
-    return Effect.fail(
-      withoutStack(() => new Overloaded({ priority, load: finite(load), retryAfter: Duration.millis(millis) }))
-    )
+    return refuse(priority, fiber)
   }
 
   return {

@@ -13,7 +13,7 @@ import {
   Random,
   Semaphore
 } from "effect"
-import { AdaptiveLimit, Bulkhead, Deadline, Priority, Timeout } from "effect-resilience"
+import { AdaptiveLimit, Bulkhead, CircuitBreaker, Deadline, Priority, Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -151,6 +151,14 @@ describe("AdaptiveLimit", () => {
       ["a success", Effect.sleep(100), 21],
       ["a failure of another kind", Effect.andThen(Effect.sleep(100), Effect.fail("failed")), 20],
       [
+        "a refusal that says when to try again",
+        Effect.andThen(
+          Effect.sleep(100),
+          Effect.fail(new CircuitBreaker.CircuitOpen({ key: "key", retryAfter: Duration.seconds(1) }))
+        ),
+        20
+      ],
+      [
         "a refusal",
         Effect.andThen(Effect.sleep(100), Effect.fail(new Bulkhead.BulkheadFull({ running: 1, waiting: 1 }))),
         20
@@ -256,6 +264,55 @@ describe("AdaptiveLimit", () => {
       }
     }
 
+    // What the defaults are: given in full, they change nothing, second by second.
+    const rest = { initialLimit: 20, minLimit: 1, maxLimit: 200, minCalls: 10, maxQueued: 0 }
+    for (const [short, full] of [
+      [
+        { algorithm: "aimd" },
+        { ...rest, algorithm: { name: "aimd", backoff: 0.9, timeout: "5 seconds" }, window: "100 millis" }
+      ],
+      [
+        { algorithm: "vegas" },
+        { ...rest, algorithm: { name: "vegas", alpha: 3, beta: 6, probeEvery: 30 }, window: "100 millis" }
+      ],
+      [
+        {},
+        {
+          ...rest,
+          algorithm: { name: "gradient2", smoothing: 0.2, queue: 4, longWindow: 600, tolerance: 1.5 },
+          window: "1 second"
+        }
+      ]
+    ] as ReadonlyArray<readonly [AdaptiveLimit.Options, AdaptiveLimit.Options & { algorithm: { name: string } }]>) {
+      it.effect(`${full.algorithm.name} has the defaults of its table`, () =>
+        Effect.gen(function* () {
+          const limitsOf = Effect.fnUntraced(function* (options: AdaptiveLimit.Options) {
+            const limit = yield* AdaptiveLimit.make(options)
+            const server = yield* Semaphore.make(20)
+            const call = Effect.flatMap(Random.nextBetween(50, 150), (millis) =>
+              server.withPermit(Effect.sleep(millis))
+            ).pipe(Effect.andThen(Effect.sleep(0)), limit.execute, Effect.ignore, Effect.andThen(Effect.sleep(10)))
+            const fibers = yield* Effect.forEach(Array.from({ length: 60 }), () =>
+              Effect.forkChild(Effect.forever(call), start)
+            )
+            const limits: Array<number> = []
+            for (let second = 0; second < 20; second++) {
+              // Nothing gets through for a while, and takes longer than any timeout.
+              if (second === 10) yield* server.resize(1)
+              yield* TestClock.adjust(1_000)
+              limits.push((yield* limit.state).limit)
+            }
+            yield* Effect.forEach(fibers, Fiber.interrupt)
+            return limits
+          })
+          const seeded = (options: AdaptiveLimit.Options) => limitsOf(options).pipe(Random.withSeed("defaults"))
+          const limits = yield* seeded(short)
+          assert.isAbove(new Set(limits).size, 4)
+          assert.deepStrictEqual(limits, yield* seeded(full))
+        })
+      )
+    }
+
     it.effect("vegas notices that the server itself has become slower, and keeps its limit", () =>
       Effect.gen(function* () {
         const limit = yield* AdaptiveLimit.make({ algorithm: "vegas", maxQueued: 100 })
@@ -315,6 +372,26 @@ describe("AdaptiveLimit", () => {
         yield* Effect.forEach(others.slice(0, 1), Fiber.interrupt)
         const { partitions, waiting } = yield* limit.state
         assert.deepStrictEqual([partitions["live"]?.running, partitions["live"]?.waiting, waiting], [2, 0, 2])
+      })
+    )
+
+    it.effect("guarantees more as the limit grows, to those who wait as well", () =>
+      Effect.gen(function* () {
+        const limit = yield* AdaptiveLimit.make({
+          algorithm: "aimd",
+          initialLimit: 4,
+          minCalls: 1,
+          maxQueued: 9,
+          partitions: { live: 0.5, batch: 0.5 }
+        })
+        const [batch, live] = [limit.partition("batch"), limit.partition("live")]
+        yield* Effect.forEach([1, 2, 3, 4], () => fork(batch))
+        yield* Effect.forEach([1, 2], () => Effect.sleep(100).pipe(live.execute, Effect.forkChild(start)))
+        yield* Effect.forEach([1, 2, 3, 4], () => fork(live))
+        assert.deepStrictEqual((yield* limit.state).partitions["live"], { guaranteed: 2, running: 2, waiting: 4 })
+        // The limit is 5 then, of which three are for live.
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual((yield* limit.state).partitions["live"], { guaranteed: 3, running: 3, waiting: 1 })
       })
     )
 

@@ -236,6 +236,41 @@ describe("Bulkhead", () => {
       })
     )
 
+    it.effect(
+      "does not overfill the queue when that fills up while it is suspended at any operation of its arrival",
+      () =>
+        Effect.gen(function* () {
+          const suspendedAt = Effect.fnUntraced(function* (at: number) {
+            const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+            const hang = Effect.runForkWith(yield* Effect.context())
+            hang(bulkhead.execute(Effect.never))
+            const base = new Scheduler.MixedScheduler()
+            let operations = 0
+            const scheduler: Scheduler.Scheduler = {
+              executionMode: base.executionMode,
+              makeDispatcher: () => base.makeDispatcher(),
+              shouldYield: (fiber) => {
+                if (++operations !== at) return base.shouldYield(fiber)
+                hang(bulkhead.execute(Effect.never))
+                return true
+              }
+            }
+            const fiber = yield* Effect.never.pipe(
+              bulkhead.execute,
+              Effect.provideService(Scheduler.Scheduler, scheduler),
+              Effect.forkChild
+            )
+            yield* TestClock.adjust(0)
+            assert.strictEqual((yield* bulkhead.statistics).mostWaiting, 1)
+            yield* Fiber.interrupt(fiber)
+            return operations
+          })
+          const operations = yield* suspendedAt(0)
+          assert.isAbove(operations, 3)
+          for (let at = 1; at <= operations; at++) yield* suspendedAt(at)
+        })
+    )
+
     it.effect("leaks nothing when interrupted at any operation, with a free place or after a wait", () =>
       Effect.gen(function* () {
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
@@ -432,6 +467,29 @@ describe("Bulkhead", () => {
         const { waiting } = yield* adaptive.bulkhead.state
         assert.isAtMost(waiting, 3)
         assert.isAbove((yield* adaptive.bulkhead.statistics).dropped, 150)
+      })
+    )
+
+    it.effect("has a target of 5 ms and an interval of 100 ms by default", () =>
+      Effect.gen(function* () {
+        const orderOf = Effect.fnUntraced(function* (overload?: Bulkhead.OverloadOptions) {
+          const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 99, order: "adaptive", overload })
+          const log: Array<number> = []
+          for (let i = 0; i < 200; i++) {
+            yield* Effect.sync(() => log.push(i)).pipe(
+              Effect.andThen(Effect.sleep(3)),
+              bulkhead.execute,
+              Effect.ignore,
+              Effect.forkChild(start)
+            )
+            yield* TestClock.adjust(i < 100 ? 2 : 4)
+          }
+          return log
+        })
+        const byDefault = yield* orderOf()
+        assert.deepStrictEqual(byDefault, yield* orderOf({ target: 5, interval: 100 }))
+        assert.notDeepEqual(byDefault, yield* orderOf({ target: 4, interval: 100 }))
+        assert.notDeepEqual(byDefault, yield* orderOf({ target: 5, interval: 95 }))
       })
     )
 

@@ -70,8 +70,23 @@ describe("LoadShed", () => {
           assert.deepStrictEqual(RetryAfter.fromError(refused), refused.retryAfter)
           assert.match(refused.message, /^Overloaded: at 125 % no more normal calls, try again after /)
         }
-        assert.isAbove(waits.size, 40)
+        assert.isAbove(waits.size, 15)
+        // With another load they are others.
+        yield* Ref.set(load, 1.5)
+        assert.strictEqual((yield* Effect.flip(shed.execute(Effect.void))).load, 1.5)
       }).pipe(Random.withSeed("waits"))
+    )
+
+    it.effect("asks to come back after a second by default, give or take a half", () =>
+      Effect.gen(function* () {
+        const shed = yield* LoadShed.make({ signals: { load: Effect.succeed(9) } })
+        const waitOf = (drawn: number) =>
+          Effect.flip(shed.execute(Effect.void)).pipe(
+            Effect.map(({ retryAfter }) => Duration.toMillis(retryAfter)),
+            Effect.provideService(Random.Random, { nextDoubleUnsafe: () => drawn, nextIntUnsafe: () => 0 })
+          )
+        assert.deepStrictEqual([yield* waitOf(0), yield* waitOf(0.9999)], [500, 1_500])
+      })
     )
 
     it.effect("goes by the greatest of its signals", () =>
