@@ -32,6 +32,11 @@ export class SlidingWindow extends DueMeter implements Meter {
     this.rule = rule
   }
 
+  /** The entries of the log. */
+  get size(): number {
+    return this.entries
+  }
+
   get maxCost(): number {
     return this.rule.limit
   }
@@ -80,13 +85,15 @@ export class SlidingWindow extends DueMeter implements Meter {
 
   giveBack(now: number, takenAt: number, cost: number): void {
     this.forget(now)
-    for (let i = 0; i < this.entries; i++) {
+    let left = takenAt + this.rule.windowMillis <= now ? 0 : cost
+    // There can be several entries of the same time: it is the same which of them pays.
+    for (let i = 0; i < this.entries && left > 0; i++) {
       const place = this.place(i)
       if ((this.times[place] ?? 0) < takenAt) continue
-      const given = Math.min(cost, this.costs[place] ?? 0)
+      const given = Math.min(left, this.costs[place] ?? 0)
       this.costs[place] = (this.costs[place] ?? 0) - given
       this.used -= given
-      return
+      left -= given
     }
   }
 
