@@ -14,6 +14,7 @@ import { Cause, Clock, Context, Duration, Effect, Function, Pull, Random, Schedu
 import { remainingMillisUnsafe } from "./Deadline.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
+import { isRefusal } from "./internal/refusal.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
 
@@ -355,7 +356,8 @@ const again = <A, E, E1 extends E, R, R1>(
     if (failure === undefined || (options.while !== undefined && !options.while(failure.error))) {
       return Effect.failCause(cause)
     }
-    payment?.account.failed()
+    // A refusal says nothing about a dependency that was not called.
+    if (payment !== undefined && !isRefusal(failure.error)) payment.account.failed()
     return step === undefined
       ? Effect.flatMap(Schedule.toStep(options.schedule), (made) => {
           step = made

@@ -33,7 +33,7 @@ export interface RetryBudget {
 export interface Account {
   /** A call begins: its first attempt. `fiber` gives the time. */
   readonly begin: (fiber: Fiber.Fiber<unknown, unknown>) => void
-  /** An attempt failed in a way that a retry could help, whether or not one follows. */
+  /** An attempt was made, and failed in a way that a retry could help, whether or not one follows. */
   readonly failed: () => void
   /** Pays for a retry after this error, and returns its price: `undefined`, and nothing paid, if that is not there. */
   readonly pay: (error: unknown, fiber: Fiber.Fiber<unknown, unknown>) => number | undefined

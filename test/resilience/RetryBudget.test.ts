@@ -1,6 +1,6 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Config, ConfigProvider, Data, Deferred, Duration, Effect, Exit, Fiber, Layer, Random } from "effect"
-import { Retry, RetryBudget, Timeout } from "effect-resilience"
+import { Bulkhead, Retry, RetryBudget, Timeout } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
 
@@ -225,6 +225,9 @@ describe("RetryBudget", () => {
         yield* retry.execute(Effect.void)
         assert.strictEqual((yield* budget.state("default")).available, 8.1)
         yield* Effect.exit(retry.execute(Effect.die("bug")))
+        assert.strictEqual((yield* budget.state("default")).available, 8.1)
+        const once = Retry.make({ schedule: Retry.delays([]), budget })
+        yield* Effect.exit(once.execute(new Bulkhead.BulkheadFull({ running: 1, waiting: 0 })))
         assert.strictEqual((yield* budget.state("default")).available, 8.1)
       })
     )
