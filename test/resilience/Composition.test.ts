@@ -3,8 +3,10 @@ import { Clock, Data, Effect, Exit, Fiber, Option, Random, Result } from "effect
 import {
   AdaptiveLimit,
   AdaptiveThrottle,
+  AdaptiveTimeout,
   Bulkhead,
   Cache,
+  Chaos,
   CircuitBreaker,
   Deadline,
   Fallback,
@@ -38,6 +40,7 @@ const nothing = { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0 }
 
 const primitives: Record<string, Effect.Effect<Wrap>> = {
   timeout: Effect.succeed(Timeout.timeout(100)),
+  adaptive: Effect.map(AdaptiveTimeout.make({ ceiling: 100, minSamples: 1 }), ({ execute }) => execute),
   deadline: Effect.succeed(Deadline.within(150)),
   breaker: Effect.map(
     values,
@@ -82,7 +85,8 @@ const primitives: Record<string, Effect.Effect<Wrap>> = {
     ({ flight }) =>
       (self) =>
         flight.execute({ key: "key" })(self)
-  )
+  ),
+  chaos: Effect.map(Chaos.make({ faults: [{ kind: "latency", delay: 30 }] }), ({ execute }) => execute({ key: "key" }))
 }
 
 // Runs the calls that a scenario makes, to their end in virtual time. Tells how each ended, after how many milliseconds,
@@ -146,6 +150,7 @@ const policies: Record<string, Effect.Effect<Wrap>> = {
 // Per scenario, in the order failing | slow | crowd: how each call ended @ after how many milliseconds · how often the
 // operation was started in all.
 const table = `
+  timeout > adaptive             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > deadline             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > breaker              | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > bulkhead             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
@@ -158,7 +163,23 @@ const table = `
   timeout > fallback             | usual@0 usual@0 usual@0 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > cache                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
   timeout > flight               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  timeout > chaos                | fail@30 fail@30 fail@30 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@90 ok@90 ok@90 · 3
+  adaptive > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > deadline            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > breaker             | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > bulkhead            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Timeout@100 Full@0 · 2
+  adaptive > limit               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  adaptive > shed                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  adaptive > throttle            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > limiter             | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  adaptive > retry               | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > hedge               | fail@0 fail@0 fail@0 · 6                  | Timeout@100 Timeout@100 Timeout@100 · 6    | ok@60 ok@60 ok@60 · 6
+  adaptive > fallback            | usual@0 usual@0 usual@0 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  adaptive > cache               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  adaptive > flight              | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  adaptive > chaos               | fail@30 fail@30 fail@30 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@90 ok@90 ok@90 · 3
   deadline > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  deadline > adaptive            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   deadline > breaker             | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   deadline > bulkhead            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
   deadline > limit               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
@@ -170,7 +191,9 @@ const table = `
   deadline > fallback            | usual@0 usual@0 usual@0 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   deadline > cache               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
   deadline > flight              | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
+  deadline > chaos               | fail@30 fail@30 fail@30 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@90 ok@90 ok@90 · 3
   breaker > timeout              | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
+  breaker > adaptive             | fail@0 fail@0 Open@0 · 2                  | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 3
   breaker > deadline             | fail@0 fail@0 Open@0 · 2                  | Deadline@150 Deadline@150 Open@0 · 2       | ok@60 ok@60 ok@60 · 3
   breaker > bulkhead             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   breaker > limit                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
@@ -182,7 +205,9 @@ const table = `
   breaker > fallback             | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   breaker > cache                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   breaker > flight               | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  breaker > chaos                | fail@30 fail@30 Open@0 · 2                | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   bulkhead > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
+  bulkhead > adaptive            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@120 Full@0 · 2
   bulkhead > deadline            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@120 Full@0 · 2
   bulkhead > breaker             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > limit               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
@@ -194,7 +219,9 @@ const table = `
   bulkhead > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > cache               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Full@0 · 1
   bulkhead > flight              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  bulkhead > chaos               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@180 Full@0 · 2
   limit > timeout                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
+  limit > adaptive               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 Reached@0 · 2
   limit > deadline               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 Reached@0 · 2
   limit > breaker                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
   limit > bulkhead               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Reached@0 · 2
@@ -206,7 +233,9 @@ const table = `
   limit > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
   limit > cache                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 Reached@0 · 1
   limit > flight                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 1
+  limit > chaos                  | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 Reached@0 · 2
   shed > timeout                 | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
+  shed > adaptive                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
   shed > deadline                | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
   shed > breaker                 | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   shed > bulkhead                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
@@ -218,7 +247,9 @@ const table = `
   shed > fallback                | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   shed > cache                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 Overload@0 Overload@0 · 1
   shed > flight                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
+  shed > chaos                   | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 Overload@0 Overload@0 · 1
   throttle > timeout             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Throttled@0 Throttled@0 · 1    | ok@60 ok@60 ok@60 · 3
+  throttle > adaptive            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Throttled@0 Throttled@0 · 1    | ok@60 ok@60 ok@60 · 3
   throttle > deadline            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
   throttle > breaker             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   throttle > bulkhead            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
@@ -230,7 +261,9 @@ const table = `
   throttle > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   throttle > cache               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   throttle > flight              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  throttle > chaos               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   limiter > timeout              | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  limiter > adaptive             | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
   limiter > deadline             | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
   limiter > breaker              | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > bulkhead             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Limited@0 · 2
@@ -242,7 +275,9 @@ const table = `
   limiter > fallback             | usual@0 usual@0 Limited@0 · 2             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > cache                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
   limiter > flight               | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
+  limiter > chaos                | fail@30 fail@30 Limited@0 · 2             | ok@430 ok@430 Limited@0 · 2                | ok@90 ok@90 Limited@0 · 2
   retry > timeout                | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
+  retry > adaptive               | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
   retry > deadline               | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
   retry > breaker                | Open@20 Open@10000 Open@10000 · 4         | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > bulkhead               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@20 · 2
@@ -254,7 +289,9 @@ const table = `
   retry > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > cache                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   retry > flight                 | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  retry > chaos                  | fail@110 fail@110 fail@110 · 9            | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   hedge > timeout                | fail@0 fail@0 fail@0 · 6                  | Timeout@150 Timeout@150 Timeout@150 · 6    | ok@60 ok@60 ok@60 · 6
+  hedge > adaptive               | fail@0 fail@0 fail@0 · 6                  | Timeout@150 Timeout@150 Timeout@150 · 6    | ok@60 ok@60 ok@60 · 6
   hedge > deadline               | fail@0 fail@0 fail@0 · 6                  | Deadline@200 Deadline@200 Deadline@200 · 6 | ok@60 ok@60 ok@60 · 6
   hedge > breaker                | fail@0 Open@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   hedge > bulkhead               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
@@ -266,7 +303,9 @@ const table = `
   hedge > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   hedge > cache                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   hedge > flight                 | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  hedge > chaos                  | fail@60 fail@60 fail@60 · 6               | ok@430 ok@430 ok@430 · 6                   | ok@90 ok@90 ok@90 · 6
   fallback > timeout             | usual@0 usual@0 usual@0 · 3               | usual@100 usual@100 usual@100 · 3          | ok@60 ok@60 ok@60 · 3
+  fallback > adaptive            | usual@0 usual@0 usual@0 · 3               | usual@100 usual@100 usual@100 · 3          | ok@60 ok@60 ok@60 · 3
   fallback > deadline            | usual@0 usual@0 usual@0 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   fallback > breaker             | usual@0 usual@0 Open@0 · 2                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   fallback > bulkhead            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
@@ -278,7 +317,9 @@ const table = `
   fallback > hedge               | usual@0 usual@0 usual@0 · 6               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   fallback > cache               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   fallback > flight              | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
+  fallback > chaos               | usual@30 usual@30 usual@30 · 3            | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   cache > timeout                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  cache > adaptive               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
   cache > deadline               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
   cache > breaker                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > bulkhead               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -290,7 +331,9 @@ const table = `
   cache > hedge                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 2                       | ok@60 ok@60 ok@60 · 2
   cache > fallback               | usual@0 usual@0 usual@0 · 1               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > flight                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > chaos                  | fail@30 fail@30 fail@30 · 3               | ok@430 ok@0 ok@0 · 1                       | ok@90 ok@90 ok@90 · 1
   flight > timeout               | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
+  flight > adaptive              | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
   flight > deadline              | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 1
   flight > breaker               | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > bulkhead              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
@@ -302,6 +345,21 @@ const table = `
   flight > hedge                 | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 2
   flight > fallback              | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > cache                 | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  flight > chaos                 | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 1
+  chaos > timeout                | fail@30 fail@30 fail@30 · 3               | Timeout@130 Timeout@130 Timeout@130 · 3    | ok@90 ok@90 ok@90 · 3
+  chaos > adaptive               | fail@30 fail@30 fail@30 · 3               | Timeout@130 Timeout@130 Timeout@130 · 3    | ok@90 ok@90 ok@90 · 3
+  chaos > deadline               | fail@30 fail@30 fail@30 · 3               | Deadline@180 Deadline@180 Deadline@180 · 3 | ok@90 ok@90 ok@90 · 3
+  chaos > breaker                | fail@30 fail@30 Open@30 · 2               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
+  chaos > bulkhead               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@150 Full@30 · 2
+  chaos > limit                  | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 Reached@30 · 2
+  chaos > shed                   | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 Overload@30 Overload@30 · 1
+  chaos > throttle               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
+  chaos > limiter                | fail@30 fail@30 Limited@30 · 2            | ok@430 ok@430 Limited@30 · 2               | ok@90 ok@90 Limited@30 · 2
+  chaos > retry                  | fail@50 fail@50 fail@50 · 9               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
+  chaos > hedge                  | fail@30 fail@30 fail@30 · 6               | ok@430 ok@430 ok@430 · 6                   | ok@90 ok@90 ok@90 · 6
+  chaos > fallback               | usual@30 usual@30 usual@30 · 3            | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
+  chaos > cache                  | fail@30 fail@30 fail@30 · 3               | ok@430 ok@30 ok@30 · 1                     | ok@90 ok@90 ok@90 · 1
+  chaos > flight                 | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 1
   policy                         | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@120 Full@0 · 2
   cached policy                  | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@60 ok@60 · 1
   policy with fallback and hedge | Open@10 Open@0 Open@0 · 2                 | Open@160 Open@0 Open@0 · 2                 | ok@60 ok@10060 Full@0 · 3
