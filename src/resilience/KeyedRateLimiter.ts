@@ -103,7 +103,7 @@ const keyed = (options: Options, clock: SteadyClock, outer: Line | undefined): K
   const lines = new Lines(maxKeys)
   const fresh = (key: string, now: number) => new Line(settings.meter(numbers, now), rules, outer, key)
   const lineOf = (key: string, now: number): Line => {
-    const known = lines.get(key)
+    const known = lines.get(key, now)
     if (known !== undefined) return known
     const line = fresh(key, now)
     lines.add(key, line, now)
@@ -175,11 +175,15 @@ const keyed = (options: Options, clock: SteadyClock, outer: Line | undefined): K
   }
 }
 
+// As calls go by, those under which nothing is called any more are found by and by.
+const callsPerLook = 8
+
 // The lines by key, the hand of a clock that goes round them, and those it has taken away too early.
 class Lines {
   evictions = 0
   private readonly byKey = new Map<string, Line>()
   private readonly maxKeys: number
+  private calls = 0
   private hand: MapIterator<[string, Line]> | undefined = undefined
 
   constructor(maxKeys: number) {
@@ -190,7 +194,9 @@ class Lines {
     return this.byKey.size
   }
 
-  get(key: string): Line | undefined {
+  get(key: string, now: number): Line | undefined {
+    // Before it is found: the hand may take away this very one.
+    if (this.calls++ % callsPerLook === 0) this.look(now, false)
     const line = this.byKey.get(key)
     if (line !== undefined) line.used = true
     return line

@@ -546,8 +546,8 @@ describe("RateLimiter algorithms", () => {
         const lowered: ReadonlyArray<RateLimiter.Limit> = [
           { capacity: 2, refillPerSecond: 0.05 },
           { ...gcra, limit: 0.05, burst: 2 },
-          { ...fixed, limit: 2, window: "20 seconds" },
-          { ...sliding, limit: 2, window: "20 seconds" }
+          { ...fixed, limit: 2, window: 20_000 },
+          { ...sliding, limit: 2, window: 20_000 }
         ]
         for (const [i, to] of lowered.entries()) {
           const limiter = yield* RateLimiter.make({ ...named(names[i] ?? ""), maxWait: "10 seconds" })
@@ -673,7 +673,7 @@ describe("RateLimiter algorithms", () => {
 
     it.effect("lets others go first in the outer line while the inner one is throttled", () =>
       Effect.gen(function* () {
-        const all = yield* RateLimiter.make({ ...smooth, interval: "1 second" })
+        const all = yield* RateLimiter.make({ ...smooth, interval: 1000 })
         const ann = yield* RateLimiter.makeWithin(all, smooth)
         yield* all.execute(Effect.void)
         const log: Array<readonly [string, number]> = []
@@ -778,7 +778,7 @@ describe("RateLimiter algorithms", () => {
     ] as const)("dies at once on a cost that can never be, of %j", ([options, cost, message]) =>
       Effect.gen(function* () {
         const { execute, executeIfAvailable, peek, reserve } = (yield* RateLimiter.make(options)).costing(cost)
-        const exits = [
+        const exits: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
           yield* Effect.exit(execute(Effect.void)),
           yield* Effect.exit(executeIfAvailable(Effect.void)),
           yield* Effect.exit(reserve),
