@@ -289,26 +289,28 @@ describe("AdaptiveLimit", () => {
           const limitsOf = Effect.fnUntraced(function* (options: AdaptiveLimit.Options) {
             const limit = yield* AdaptiveLimit.make(options)
             const server = yield* Semaphore.make(20)
-            const call = Effect.flatMap(Random.nextBetween(50, 150), (millis) =>
+            const call = Effect.flatMap(Random.nextIntBetween(50, 150), (millis) =>
               server.withPermit(Effect.sleep(millis))
-            ).pipe(Effect.andThen(Effect.sleep(0)), limit.execute, Effect.ignore, Effect.andThen(Effect.sleep(10)))
-            const fibers = yield* Effect.forEach(Array.from({ length: 60 }), () =>
+            ).pipe(limit.execute, Effect.ignore, Effect.andThen(Effect.sleep(100)))
+            const fibers = yield* Effect.forEach(Array.from({ length: 90 }), () =>
               Effect.forkChild(Effect.forever(call), start)
             )
-            const limits: Array<number> = []
-            for (let second = 0; second < 20; second++) {
-              // Nothing gets through for a while, and takes longer than any timeout.
-              if (second === 10) yield* server.resize(1)
+            const states: Array<readonly [limit: number, baseline: string]> = []
+            for (let second = 0; second < 40; second++) {
+              // First it is a little slower, and then so slow that calls take longer than any timeout.
+              if (second === 15) yield* server.resize(14)
+              if (second === 20) yield* server.resize(1)
               yield* TestClock.adjust(1_000)
-              limits.push((yield* limit.state).limit)
+              const { baseline, limit: now } = yield* limit.state
+              states.push([now, Duration.toMillis(baseline ?? 0).toFixed(2)])
             }
             yield* Effect.forEach(fibers, Fiber.interrupt)
-            return limits
+            return states
           })
           const seeded = (options: AdaptiveLimit.Options) => limitsOf(options).pipe(Random.withSeed("defaults"))
-          const limits = yield* seeded(short)
-          assert.isAbove(new Set(limits).size, 4)
-          assert.deepStrictEqual(limits, yield* seeded(full))
+          const states = yield* seeded(short)
+          assert.isAbove(new Set(states.map(([limit]) => limit)).size, 4)
+          assert.deepStrictEqual(states, yield* seeded(full))
         })
       )
     }
