@@ -11,6 +11,7 @@ import {
   Deadline,
   Fallback,
   Hedge,
+  KeyedRateLimiter,
   LoadShed,
   Policy,
   RateLimiter,
@@ -29,6 +30,7 @@ const values = Effect.all({
   bulkhead: Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 }),
   circuitBreaker: CircuitBreaker.make({ failures: 2, openFor: "10 seconds" }),
   rateLimiter: RateLimiter.make({ capacity: 2, refillPerSecond: 0.1, maxWait: 0 }),
+  keyedLimiter: KeyedRateLimiter.make({ algorithm: "sliding-window", limit: 2, window: "10 seconds" }),
   hedge: Hedge.make({ delay: 50 }),
   cache: Cache.make<string, string, unknown>({ capacity: 1, timeToLive: "1 minute" }),
   flight: SingleFlight.make<string, string, unknown>()
@@ -71,6 +73,12 @@ const primitives: Record<string, Effect.Effect<Wrap>> = {
         Effect.provideService(execute(self), Random.Random, nothing)
   ),
   limiter: Effect.map(values, ({ rateLimiter }) => rateLimiter.execute),
+  keyed: Effect.map(
+    values,
+    ({ keyedLimiter }) =>
+      (self) =>
+        keyedLimiter.execute({ key: "key" })(self)
+  ),
   retry: Effect.succeed(retry.execute),
   hedge: Effect.map(values, ({ hedge }) => hedge.execute),
   fallback: Effect.succeed((self) => fallback.execute(self)),
@@ -158,6 +166,7 @@ const table = `
   timeout > shed                 | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
   timeout > throttle             | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > limiter              | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  timeout > keyed                | fail@0 fail@0 Timeout@100 · 2             | Timeout@100 Timeout@100 Timeout@100 · 2    | ok@60 ok@60 Timeout@100 · 2
   timeout > retry                | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   timeout > hedge                | fail@0 fail@0 fail@0 · 6                  | Timeout@100 Timeout@100 Timeout@100 · 6    | ok@60 ok@60 ok@60 · 6
   timeout > fallback             | usual@0 usual@0 usual@0 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
@@ -172,6 +181,7 @@ const table = `
   adaptive > shed                | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 Overload@0 Overload@0 · 1
   adaptive > throttle            | fail@0 fail@0 fail@0 · 3                  | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   adaptive > limiter             | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  adaptive > keyed               | fail@0 fail@0 Timeout@100 · 2             | Timeout@100 Timeout@100 Timeout@100 · 2    | ok@60 ok@60 Timeout@100 · 2
   adaptive > retry               | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
   adaptive > hedge               | fail@0 fail@0 fail@0 · 6                  | Timeout@100 Timeout@100 Timeout@100 · 6    | ok@60 ok@60 ok@60 · 6
   adaptive > fallback            | usual@0 usual@0 usual@0 · 3               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
@@ -186,6 +196,7 @@ const table = `
   deadline > shed                | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 Overload@0 Overload@0 · 1
   deadline > throttle            | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Throttled@0 Throttled@0 · 1   | ok@60 ok@60 ok@60 · 3
   deadline > limiter             | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
+  deadline > keyed               | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
   deadline > retry               | fail@20 fail@20 fail@20 · 9               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   deadline > hedge               | fail@0 fail@0 fail@0 · 6                  | Deadline@150 Deadline@150 Deadline@150 · 6 | ok@60 ok@60 ok@60 · 6
   deadline > fallback            | usual@0 usual@0 usual@0 · 3               | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
@@ -200,6 +211,7 @@ const table = `
   breaker > shed                 | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   breaker > throttle             | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   breaker > limiter              | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  breaker > keyed                | fail@0 fail@0 Open@0 · 2                  | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
   breaker > retry                | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   breaker > hedge                | fail@0 fail@0 Open@0 · 4                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   breaker > fallback             | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
@@ -214,6 +226,7 @@ const table = `
   bulkhead > shed                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > throttle            | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > limiter             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@120 Full@0 · 2
+  bulkhead > keyed               | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@120 Full@0 · 2
   bulkhead > retry               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
   bulkhead > hedge               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@120 Full@0 · 4
   bulkhead > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
@@ -228,6 +241,7 @@ const table = `
   limit > shed                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   limit > throttle               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
   limit > limiter                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Reached@0 · 2
+  limit > keyed                  | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 Reached@0 · 2
   limit > retry                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
   limit > hedge                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 Reached@0 · 4
   limit > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
@@ -242,6 +256,7 @@ const table = `
   shed > limit                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   shed > throttle                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   shed > limiter                 | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 Overload@0 Overload@0 · 1
+  shed > keyed                   | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 Overload@0 Overload@0 · 1
   shed > retry                   | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   shed > hedge                   | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 Overload@0 Overload@0 · 2
   shed > fallback                | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
@@ -256,6 +271,7 @@ const table = `
   throttle > limit               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 Reached@0 · 2
   throttle > shed                | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   throttle > limiter             | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  throttle > keyed               | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
   throttle > retry               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   throttle > hedge               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   throttle > fallback            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
@@ -263,6 +279,7 @@ const table = `
   throttle > flight              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   throttle > chaos               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   limiter > timeout              | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
+  limiter > keyed                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
   limiter > adaptive             | fail@0 fail@0 Limited@0 · 2               | Timeout@100 Timeout@100 Limited@0 · 2      | ok@60 ok@60 Limited@0 · 2
   limiter > deadline             | fail@0 fail@0 Limited@0 · 2               | Deadline@150 Deadline@150 Limited@0 · 2    | ok@60 ok@60 Limited@0 · 2
   limiter > breaker              | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
@@ -276,6 +293,21 @@ const table = `
   limiter > cache                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 Limited@0 · 1                  | ok@60 ok@60 Limited@0 · 1
   limiter > flight               | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 1
   limiter > chaos                | fail@30 fail@30 Limited@0 · 2             | ok@430 ok@430 Limited@0 · 2                | ok@90 ok@90 Limited@0 · 2
+  keyed > timeout                | fail@0 fail@0 fail@10000 · 3              | Timeout@100 Timeout@100 Timeout@9900 · 3   | ok@60 ok@60 ok@10060 · 3
+  keyed > adaptive               | fail@0 fail@0 fail@10000 · 3              | Timeout@100 Timeout@100 Timeout@9900 · 3   | ok@60 ok@60 ok@10060 · 3
+  keyed > deadline               | fail@0 fail@0 fail@10000 · 3              | Deadline@150 Deadline@150 Deadline@9850 · 3 | ok@60 ok@60 ok@10060 · 3
+  keyed > breaker                | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > bulkhead               | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@120 ok@10060 · 3
+  keyed > limit                  | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > shed                   | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 Overload@0 ok@10060 · 2
+  keyed > throttle               | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > limiter                | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > retry                  | fail@20 fail@20 fail@9980 · 9             | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > hedge                  | fail@0 fail@0 fail@10000 · 6              | ok@400 ok@400 ok@9600 · 6                  | ok@60 ok@60 ok@10060 · 6
+  keyed > fallback               | usual@0 usual@0 usual@10000 · 3           | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  keyed > cache                  | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@0 ok@9600 · 1                    | ok@60 ok@60 ok@10000 · 1
+  keyed > flight                 | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 2
+  keyed > chaos                  | fail@30 fail@30 fail@9970 · 3             | ok@430 ok@430 ok@9570 · 3                  | ok@90 ok@90 ok@10090 · 3
   retry > timeout                | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
   retry > adaptive               | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
   retry > deadline               | fail@20 fail@20 fail@20 · 9               | Deadline@470 Deadline@470 Deadline@470 · 9 | ok@60 ok@60 ok@60 · 3
@@ -285,6 +317,7 @@ const table = `
   retry > shed                   | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@560 ok@1060 · 3
   retry > throttle               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > limiter                | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  retry > keyed                  | fail@10000 fail@10010 fail@19990 · 9      | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
   retry > hedge                  | fail@20 fail@20 fail@20 · 18              | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   retry > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   retry > cache                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -299,6 +332,7 @@ const table = `
   hedge > shed                   | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   hedge > throttle               | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   hedge > limiter                | fail@0 Limited@0 Limited@0 · 2            | ok@400 Limited@0 Limited@0 · 2             | ok@60 ok@60 Limited@0 · 2
+  hedge > keyed                  | fail@0 fail@10000 fail@10000 · 6          | ok@400 ok@10000 ok@10000 · 6               | ok@60 ok@60 ok@10060 · 4
   hedge > retry                  | fail@40 fail@40 fail@40 · 18              | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   hedge > fallback               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   hedge > cache                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -313,6 +347,7 @@ const table = `
   fallback > shed                | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 Overload@0 Overload@0 · 1
   fallback > throttle            | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   fallback > limiter             | usual@0 usual@0 Limited@0 · 2             | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 Limited@0 · 2
+  fallback > keyed               | usual@0 usual@0 usual@10000 · 3           | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
   fallback > retry               | usual@20 usual@20 usual@20 · 9            | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
   fallback > hedge               | usual@0 usual@0 usual@0 · 6               | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 6
   fallback > cache               | usual@0 usual@0 usual@0 · 3               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -327,6 +362,7 @@ const table = `
   cache > shed                   | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > throttle               | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > limiter                | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
+  cache > keyed                  | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > retry                  | fail@20 fail@20 fail@20 · 9               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
   cache > hedge                  | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@0 ok@0 · 2                       | ok@60 ok@60 ok@60 · 2
   cache > fallback               | usual@0 usual@0 usual@0 · 1               | ok@400 ok@0 ok@0 · 1                       | ok@60 ok@60 ok@60 · 1
@@ -341,6 +377,7 @@ const table = `
   flight > shed                  | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > throttle              | fail@0 fail@0 fail@0 · 3                  | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > limiter               | fail@0 fail@0 Limited@0 · 2               | ok@400 ok@400 Limited@0 · 2                | ok@60 ok@60 ok@60 · 1
+  flight > keyed                 | fail@0 fail@0 fail@10000 · 3              | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@60 · 1
   flight > retry                 | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
   flight > hedge                 | fail@0 fail@0 fail@0 · 6                  | ok@400 ok@400 ok@400 · 6                   | ok@60 ok@60 ok@60 · 2
   flight > fallback              | usual@0 usual@0 usual@0 · 3               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 1
@@ -355,6 +392,7 @@ const table = `
   chaos > shed                   | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 Overload@30 Overload@30 · 1
   chaos > throttle               | fail@30 fail@30 fail@30 · 3               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   chaos > limiter                | fail@30 fail@30 Limited@30 · 2            | ok@430 ok@430 Limited@30 · 2               | ok@90 ok@90 Limited@30 · 2
+  chaos > keyed                  | fail@30 fail@30 fail@9970 · 3             | ok@430 ok@430 ok@9570 · 3                  | ok@90 ok@90 ok@10090 · 3
   chaos > retry                  | fail@50 fail@50 fail@50 · 9               | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
   chaos > hedge                  | fail@30 fail@30 fail@30 · 6               | ok@430 ok@430 ok@430 · 6                   | ok@90 ok@90 ok@90 · 6
   chaos > fallback               | usual@30 usual@30 usual@30 · 3            | ok@430 ok@430 ok@430 · 3                   | ok@90 ok@90 ok@90 · 3
