@@ -371,8 +371,7 @@ const again = <A, E, E1 extends E, R, R1>(
       Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
         onSuccess: ([, scheduled]) => {
           const hint = options.retryAfter === undefined ? fromError(error) : options.retryAfter(error)
-          // A hint that is no number is none.
-          const asked = hint === undefined ? 0 : Duration.toMillis(hint) || 0
+          const asked = hint === undefined ? 0 : Duration.toMillis(hint)
           const millis = Math.max(Duration.toMillis(scheduled), asked)
           // Without a deadline the time left is infinite, and only a wait without end is as long.
           if (asked > maxRetryAfter || millis >= remainingMillisUnsafe(fiber)) {

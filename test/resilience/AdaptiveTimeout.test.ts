@@ -192,6 +192,17 @@ describe("AdaptiveTimeout", () => {
       })
     )
 
+    it.effect("counts work that ignores the interruption once, as a timeout", () =>
+      Effect.gen(function* () {
+        const timeout = yield* AdaptiveTimeout.make({ ceiling: 100 })
+        const fiber = yield* Effect.forkChild(Effect.exit(timeout.execute(Effect.uninterruptible(Effect.sleep(300)))))
+        yield* TestClock.adjust(300)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
+        const { samples, timeouts } = yield* timeout.state
+        assert.deepStrictEqual({ samples, timeouts }, { samples: 1, timeouts: 1 })
+      })
+    )
+
     it.effect("passes results, failures and defects on, in the caller's context", () =>
       Effect.gen(function* () {
         const timeout = yield* AdaptiveTimeout.make({ ceiling: 100 })

@@ -227,6 +227,19 @@ describe("Chaos", () => {
       })
     )
 
+    it.effect("hits no call at a rate of 0, whatever is drawn", () =>
+      Effect.gen(function* () {
+        const lowest = Effect.provideService(Random.Random, { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0 })
+        for (const [rate, end] of [
+          [0, "ok"],
+          [Number.MIN_VALUE, "failed"]
+        ] as const) {
+          const chaos = yield* Chaos.make({ faults: [{ kind: "failure", rate }] })
+          assert.deepStrictEqual(yield* lowest(ends(chaos, 1)), [end])
+        }
+      })
+    )
+
     it.effect("hits the same calls with the same seed, whatever the Random of the fiber", () =>
       Effect.gen(function* () {
         const run = (seed: string | number | undefined, outer: string) =>
@@ -366,6 +379,20 @@ describe("Chaos", () => {
           enabled: false,
           faults: [{ fault: { kind: "failure" }, injected: 0 }]
         })
+      })
+    )
+
+    it.effect("hits the calls of the keys that a fault has now", () =>
+      Effect.gen(function* () {
+        const chaos = yield* Chaos.makeSwitchable({
+          faults: [
+            { kind: "failure", keys: ["a"] },
+            { kind: "hang", keys: [] }
+          ]
+        })
+        assert.deepStrictEqual([yield* ends(chaos, 1, "a"), yield* ends(chaos, 1, "b")], [["failed"], ["ok"]])
+        yield* chaos.setFaults([{ kind: "failure", keys: ["b"] }])
+        assert.deepStrictEqual([yield* ends(chaos, 1, "a"), yield* ends(chaos, 1, "b")], [["ok"], ["failed"]])
       })
     )
 

@@ -140,7 +140,8 @@ describe("ErrorPattern", () => {
         causedBy(reset, 10),
         transport(new TypeError("fetch failed", { cause: reset })),
         new AggregateError([new Error("first"), reset]),
-        new TypeError("fetch failed", { cause: new AggregateError([coded("EHOSTUNREACH"), reset]) })
+        new TypeError("fetch failed", { cause: new AggregateError([coded("EHOSTUNREACH"), reset]) }),
+        { reason: { cause: reset } }
       ])
         assert.isTrue(pattern(error))
       assert.isFalse(pattern(coded("ECONNREFUSED")))

@@ -726,6 +726,23 @@ describe("Retry", () => {
       })
     )
 
+    it.effect("asks errors, and not results, how long to wait", () =>
+      Effect.gen(function* () {
+        const call = scripted<string, Unavailable>(
+          Exit.succeed("pending"),
+          Exit.fail(unavailable()),
+          Exit.succeed("ok")
+        )
+        const guarded = Retry.retryResults(call.run, {
+          schedule: Retry.delays([1, 1]),
+          whileResult,
+          retryAfter: (error) => error.status
+        })
+        assert.deepStrictEqual(yield* finished(guarded), Exit.succeed("ok"))
+        assert.deepStrictEqual(call.calledAt, [0, 1, 504])
+      })
+    )
+
     it.effect("pays for them out of the budget, and counts a call that ends with one as failed", () =>
       Effect.gen(function* () {
         const budget = yield* RetryBudget.makeTokens({ maxTokens: 4, tokenRatio: 1 })
