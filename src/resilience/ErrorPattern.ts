@@ -114,8 +114,17 @@ export const not =
  */
 export const network: ErrorPattern = all(
   any(
-    code("ECONNRESET", "ETIMEDOUT", "ECONNREFUSED", "ENOTFOUND", "ENETUNREACH", "EHOSTUNREACH", "EPIPE", "EAI_AGAIN"),
-    code("UND_ERR_*"),
+    code(
+      "ECONNRESET",
+      "ETIMEDOUT",
+      "ECONNREFUSED",
+      "ENOTFOUND",
+      "ENETUNREACH",
+      "EHOSTUNREACH",
+      "EPIPE",
+      "EAI_AGAIN",
+      "UND_ERR_*"
+    ),
     text("socket hang up")
   ),
   not(
@@ -255,6 +264,7 @@ const first = <A>(error: unknown, find: (value: unknown) => A | undefined): A | 
     add(values, read(value, "cause"))
     add(values, read(value, "reason"))
     const errors = read(value, "errors")
+    if (errors === undefined) continue
     for (let each = 0; each < maxValues && values.length < maxValues; each++) add(values, read(errors, String(each)))
   }
   return undefined
