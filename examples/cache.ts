@@ -32,7 +32,7 @@ const program = Effect.gen(function* () {
   isDown = true
   yield* Effect.delay(ask, "600 millis")
   yield* Effect.delay(ask, "1 second")
-  const { hits, misses, refreshes, stale } = yield* rates.stats
+  const { hits, misses, refreshes, stale } = yield* rates.statistics
   yield* Console.log(`${hits} hits, ${misses} misses, ${refreshes} refresh, ${stale} stale answers`)
 })
 

@@ -50,7 +50,7 @@ export class Users extends Context.Service<
       readonly platform: Platform
     }) => Effect.Effect<Validation, UpstreamError>
     /** Counts what is kept, and what was answered how. */
-    readonly stats: Effect.Effect<Cache.Stats>
+    readonly stats: Effect.Effect<Cache.Statistics>
   }
 >()("effect-resilience/chess/Users") {}
 
@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     return { exists: status !== "unknown", message: sentence(query.user, query.platform, status) }
   })
 
-  return Users.of({ validate, stats: cache.stats })
+  return Users.of({ validate, stats: cache.statistics })
 })
 
 /** Provides `Users`. */

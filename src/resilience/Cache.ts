@@ -58,7 +58,7 @@ export interface Cache<K extends Key, A, E = never> {
    */
   readonly removeExpired: Effect.Effect<number>
   /** Counts what is kept now and what happened so far. */
-  readonly stats: Effect.Effect<Stats>
+  readonly statistics: Effect.Effect<Statistics>
 }
 
 /** A cache that knows how to find what it does not have. */
@@ -106,7 +106,7 @@ export interface Stale<E> {
 }
 
 /** A cache in numbers. Calls are `hits + misses + joined`. */
-export interface Stats {
+export interface Statistics {
   /** Results kept, at most `capacity`. Includes those whose time has passed and that were not freed yet. */
   readonly size: number
   /** What the results kept weigh together, at most `maxWeight`. 0 without `weigh`. */
@@ -475,7 +475,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
         () => freed
       )
     }),
-    stats: Effect.sync(() => ({
+    statistics: Effect.sync(() => ({
       size: kept.size,
       weight: kept.weight,
       pending: shared.pending,

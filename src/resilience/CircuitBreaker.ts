@@ -42,7 +42,7 @@ import {
   startOf,
   stateOf,
   takeOpenTime,
-  toStats,
+  toStatistics,
   unseen,
   waitMillis,
   watch
@@ -83,9 +83,9 @@ export interface CircuitBreaker {
   /** Reads all circuits that are kept, the closed ones first. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
   /** Counts the calls of a key since its circuit is kept. */
-  readonly stats: (key: string) => Effect.Effect<Stats>
+  readonly statistics: (key: string) => Effect.Effect<Statistics>
   /** Counts the calls of all keys, also of those no longer kept. Its `rules` are the sums over the circuits that follow the breaker's own. */
-  readonly totals: Effect.Effect<Stats>
+  readonly totals: Effect.Effect<Statistics>
   /** Every change of state from the moment it is read; a reader over 128 changes behind loses the oldest. */
   readonly transitions: Stream.Stream<Transition>
   /**
@@ -155,7 +155,7 @@ export type Transition =
   | { readonly key: string; readonly from: "Closed" | "Open" | "HalfOpen"; readonly to: "Isolated" }
 
 /** What became of calls. */
-export interface Stats {
+export interface Statistics {
   /** Calls that were made and have ended: the sum of the next three. */
   readonly calls: number
   readonly successes: number
@@ -477,17 +477,17 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
           return circuit === undefined ? { _tag: "Closed", key, failures: 0 } : stateOf(circuit, fiber)
         }),
       states: Effect.withFiberSucceed((fiber) => circuits.all().map((circuit) => stateOf(circuit, fiber))),
-      stats: (key) =>
+      statistics: (key) =>
         Effect.withFiberSucceed((fiber) => {
           const circuit = circuits.find(key)
-          if (circuit === undefined) return toStats(nothing, circuits.rulesOf(key).rules.map(unseen))
+          if (circuit === undefined) return toStatistics(nothing, circuits.rulesOf(key).rules.map(unseen))
           const { failed: failures, more, succeeded: successes } = circuit
           const { ignored, refused, slow } = more
-          return toStats({ successes, failures, slow, ignored, refused }, seenBy(circuit, fiber))
+          return toStatistics({ successes, failures, slow, ignored, refused }, seenBy(circuit, fiber))
         }),
       totals: Effect.withFiberSucceed((fiber) => {
         const alike = circuits.all().filter((circuit) => circuit.rules === defaults)
-        return toStats(
+        return toStatistics(
           totals,
           alike.reduce((sums, circuit) => sums.map(plus(seenBy(circuit, fiber))), defaults.rules.map(unseen))
         )

@@ -83,13 +83,13 @@ describe("Cache", () => {
       Effect.gen(function* () {
         const { asked, lookup } = makeSource()
         const cache = yield* Cache.make({ lookup, capacity: 10, timeToLive: "1 minute" })
-        assert.deepStrictEqual(yield* cache.stats, none)
+        assert.deepStrictEqual(yield* cache.statistics, none)
         assert.deepStrictEqual(
           yield* Effect.all([cache.get("a"), cache.get("a"), cache.get("b"), cache.get("a")]),
           [1, 1, 2, 1]
         )
         assert.deepStrictEqual(asked, ["a", "b"])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 2, hits: 2, misses: 2 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 2, hits: 2, misses: 2 })
       })
     )
 
@@ -105,7 +105,7 @@ describe("Cache", () => {
         yield* TestClock.adjust(1)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.none())
         assert.strictEqual(yield* cache.get("a"), 2)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 1, misses: 2, expirations: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 1, misses: 2, expirations: 1 })
       })
     )
 
@@ -142,7 +142,7 @@ describe("Cache", () => {
         })
         for (const key of ["no", "no", "die", "die"]) yield* Effect.exit(cache.get(key))
         assert.strictEqual(calls, 4)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, misses: 4 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, misses: 4 })
       })
     )
 
@@ -181,7 +181,7 @@ describe("Cache", () => {
         yield* TestClock.adjust("365 days")
         yield* ask
         assert.strictEqual(calls, 10)
-        assert.strictEqual((yield* cache.stats).hits, 3 - 1 + 2 + 1 + 1)
+        assert.strictEqual((yield* cache.statistics).hits, 3 - 1 + 2 + 1 + 1)
       })
     )
 
@@ -200,7 +200,7 @@ describe("Cache", () => {
         const set = cache.set("a", 1).pipe(Effect.catchCause(defect))
 
         assert.deepStrictEqual(yield* Effect.all([call, set]), [new Error("broken"), new Error("broken")])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, misses: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, misses: 1 })
       })
     )
 
@@ -215,7 +215,7 @@ describe("Cache", () => {
         const present = yield* Effect.forEach(["a", "b", "c", "d"], cache.getIfPresent)
         assert.deepStrictEqual(present, [Option.some(1), Option.some(20), Option.none(), Option.some(4)])
         assert.deepStrictEqual(asked, ["a", "b", "c", "d"])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 3, hits: 1, misses: 4, evictions: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 3, hits: 1, misses: 4, evictions: 1 })
       })
     )
 
@@ -226,7 +226,7 @@ describe("Cache", () => {
         assert.deepStrictEqual(yield* Effect.forEach(["a", "a", "b", "b", "a"], cache.get), [1, 1, 2, 2, 3])
         yield* cache.set("a", 10)
         assert.strictEqual(yield* cache.get("a"), 10)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 3, misses: 3, evictions: 2 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 3, misses: 3, evictions: 2 })
       })
     )
 
@@ -243,7 +243,7 @@ describe("Cache", () => {
           yield* Effect.forEach(keys, cache.get),
           keys.map((key) => [key])
         )
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 6, hits: 6, misses: 6 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 6, hits: 6, misses: 6 })
       })
     )
 
@@ -259,11 +259,11 @@ describe("Cache", () => {
           )
         )
         yield* TestClock.adjust(999)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, pending: 1, misses: 1, joined: 999 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, pending: 1, misses: 1, joined: 999 })
         yield* TestClock.adjust(1)
         assert.deepStrictEqual(new Set(yield* Fiber.join(calls)), new Set([1]))
         assert.deepStrictEqual(asked, ["a"])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, misses: 1, joined: 999 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, misses: 1, joined: 999 })
       })
     )
 
@@ -297,7 +297,7 @@ describe("Cache", () => {
         yield* TestClock.adjust(500)
         yield* Fiber.interruptAll(callers)
         assert.deepStrictEqual(ended, ["stopped"])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, misses: 1, joined: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, misses: 1, joined: 1 })
         const next = yield* Effect.forkChild(cache.get("a"))
         yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* Fiber.join(next), 2)
@@ -313,7 +313,7 @@ describe("Cache", () => {
           timeToLive: () => "1 minute"
         })
         assert.isTrue(Exit.hasInterrupts(yield* Effect.exit(cache.get("a"))))
-        assert.deepStrictEqual(yield* cache.stats, { ...none, misses: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, misses: 1 })
       })
     )
 
@@ -349,9 +349,9 @@ describe("Cache", () => {
           Effect.forEach(["a", "a", "b", "c"], cache.get, { concurrency: "unbounded" }),
           Effect.gen(function* () {
             assert.strictEqual(open, 0)
-            const stats = yield* cache.stats
-            assert.strictEqual(stats.pending, 0)
-            assert.isAtMost(stats.size, 2)
+            const statistics = yield* cache.statistics
+            assert.strictEqual(statistics.pending, 0)
+            assert.isAtMost(statistics.size, 2)
             yield* cache.invalidateAll
             version++
             assert.strictEqual(yield* cache.get("a"), `a${version}`)
@@ -409,7 +409,7 @@ describe("Cache", () => {
         assert.deepStrictEqual(yield* Effect.all([call(1), call(2)]), [1, 1])
         const failing = Effect.fail("no").pipe(cache.execute({ key: "b" }))
         assert.strictEqual(yield* Effect.flip(failing), "no")
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 1, misses: 2 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 1, misses: 2 })
       })
     )
 
@@ -487,7 +487,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* Fiber.join(after), next)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.some(next))
         assert.isFalse(ended.includes("stopped"))
-        assert.deepInclude(yield* cache.stats, { size: 1, pending: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 1, pending: 0 })
       })
     )
 
@@ -504,7 +504,7 @@ describe("Cache", () => {
         const third = yield* Effect.forkChild(cache.get("a"))
         yield* TestClock.adjust(1000)
         assert.deepStrictEqual(yield* Fiber.joinAll([second, third]), [2, 2])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, misses: 2, joined: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, misses: 2, joined: 1 })
       })
     )
 
@@ -517,7 +517,7 @@ describe("Cache", () => {
         yield* cache.invalidate("unknown")
         assert.deepStrictEqual(yield* Effect.forEach(["a", "b"], cache.get), [4, 2])
         yield* cache.invalidateAll
-        assert.deepInclude(yield* cache.stats, { size: 0, evictions: 0, expirations: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 0, evictions: 0, expirations: 0 })
         assert.strictEqual(yield* cache.get("b"), 5)
       })
     )
@@ -538,7 +538,7 @@ describe("Cache", () => {
         yield* cache.set("a", 0)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.none())
         yield* cache.set("a", -1)
-        assert.strictEqual((yield* cache.stats).size, 0)
+        assert.strictEqual((yield* cache.statistics).size, 0)
       })
     )
   })
@@ -558,14 +558,14 @@ describe("Cache", () => {
           cache.get
         )
         yield* TestClock.adjust(10)
-        assert.strictEqual((yield* cache.stats).size, 101)
+        assert.strictEqual((yield* cache.statistics).size, 101)
         for (let n = 0; n < 25; n++) yield* cache.set("other", n)
-        assert.isAtMost((yield* cache.stats).size, 102 - 48)
+        assert.isAtMost((yield* cache.statistics).size, 102 - 48)
         for (let n = 0; n < 30; n++) {
           yield* cache.invalidate("other")
           yield* cache.get("other")
         }
-        assert.deepInclude(yield* cache.stats, { size: 2, expirations: 100, evictions: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 2, expirations: 100, evictions: 0 })
         assert.strictEqual(yield* cache.get("long"), 1)
       })
     )
@@ -583,7 +583,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* cache.removeExpired, 0)
         yield* TestClock.adjust(10)
         assert.strictEqual(yield* cache.removeExpired, 4000)
-        assert.deepInclude(yield* cache.stats, { size: 2000, expirations: 4000 })
+        assert.deepInclude(yield* cache.statistics, { size: 2000, expirations: 4000 })
         assert.strictEqual(yield* cache.removeExpired, 0)
       })
     )
@@ -660,7 +660,7 @@ describe("Cache", () => {
         yield* TestClock.adjust(999)
         assert.strictEqual(yield* cache.get("a"), 1)
         assert.deepStrictEqual(upstream.asked, ["a", "a"])
-        assert.deepInclude(yield* cache.stats, { pending: 1, hits: 4, misses: 1, stale: 3, refreshes: 1 })
+        assert.deepInclude(yield* cache.statistics, { pending: 1, hits: 4, misses: 1, stale: 3, refreshes: 1 })
         yield* TestClock.adjust(1)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.some(2))
         // It has the whole of its time from the end of the refresh on.
@@ -686,7 +686,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* cache.get("a"), 1)
         yield* TestClock.adjust(1)
         assert.strictEqual(yield* cache.get("b"), 4)
-        assert.deepStrictEqual(yield* cache.stats, {
+        assert.deepStrictEqual(yield* cache.statistics, {
           ...none,
           size: 2,
           hits: 1,
@@ -735,7 +735,13 @@ describe("Cache", () => {
           yield* TestClock.adjust(1)
           upstream.fails = Effect.fail("still no")
           assert.strictEqual(yield* Effect.flip(cache.get("a")), "still no")
-          assert.deepInclude(yield* cache.stats, { size: 0, refreshes: 3, refreshFailures: 3, misses: 2, pending: 0 })
+          assert.deepInclude(yield* cache.statistics, {
+            size: 0,
+            refreshes: 3,
+            refreshFailures: 3,
+            misses: 2,
+            pending: 0
+          })
         })
     )
 
@@ -760,7 +766,7 @@ describe("Cache", () => {
           yield* TestClock.adjust(0)
         }
         assert.deepStrictEqual(logged, ["Die"])
-        assert.deepInclude(yield* cache.stats, { refreshFailures: 2 })
+        assert.deepInclude(yield* cache.statistics, { refreshFailures: 2 })
       })
     )
 
@@ -803,7 +809,7 @@ describe("Cache", () => {
         upstream.fails = Effect.fail("gone")
         yield* Effect.forEach(["kept", "forgotten"], cache.get)
         yield* TestClock.adjust(0)
-        assert.strictEqual((yield* cache.stats).size, 1)
+        assert.strictEqual((yield* cache.statistics).size, 1)
         assert.strictEqual(yield* Effect.flip(cache.get("kept")), "gone")
         assert.strictEqual(upstream.asked.length, 4)
         assert.strictEqual(yield* Effect.flip(cache.get("forgotten")), "gone")
@@ -836,7 +842,7 @@ describe("Cache", () => {
         yield* TestClock.adjust(5)
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), present)
         assert.deepStrictEqual(upstream.ended, ["stopped"])
-        assert.deepInclude(yield* cache.stats, { pending: 0, refreshes: 1, refreshFailures: 0 })
+        assert.deepInclude(yield* cache.statistics, { pending: 0, refreshes: 1, refreshFailures: 0 })
       })
     )
 
@@ -942,7 +948,7 @@ describe("Cache", () => {
         yield* Fiber.interrupt(waiting[0])
         yield* TestClock.adjust(98)
         assert.strictEqual(yield* Fiber.join(waiting[1]), 1)
-        assert.deepInclude(yield* cache.stats, { hits: 1, joined: 2, misses: 0, refreshes: 1 })
+        assert.deepInclude(yield* cache.statistics, { hits: 1, joined: 2, misses: 0, refreshes: 1 })
       })
     )
 
@@ -966,7 +972,7 @@ describe("Cache", () => {
         yield* Scope.close(scope, Exit.void)
         // Someone waits for a, nobody for b.
         assert.deepStrictEqual(upstream.ended, ["stopped"])
-        assert.strictEqual((yield* cache.stats).pending, 1)
+        assert.strictEqual((yield* cache.statistics).pending, 1)
         yield* TestClock.adjust(999)
         assert.strictEqual(yield* Fiber.join(waiting), 1)
         // The cache works on, and starts nothing in the background.
@@ -976,7 +982,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* Fiber.join(next), 3)
         yield* TestClock.adjust(99)
         assert.strictEqual(yield* cache.get("a"), 3)
-        assert.deepInclude(yield* cache.stats, { pending: 0, refreshes: 2 })
+        assert.deepInclude(yield* cache.statistics, { pending: 0, refreshes: 2 })
         // What is stale is looked up, and stands in for a failure up to the limit of that.
         const failsAt = Effect.fnUntraced(function* (millis: number) {
           yield* cache.set("d", 0)
@@ -985,7 +991,7 @@ describe("Cache", () => {
         })
         assert.deepStrictEqual(yield* failsAt(119), Exit.succeed(0))
         assert.deepStrictEqual(yield* failsAt(120), Exit.fail("no"))
-        assert.deepInclude(yield* cache.stats, { pending: 0, refreshes: 2 })
+        assert.deepInclude(yield* cache.statistics, { pending: 0, refreshes: 2 })
       })
     )
 
@@ -1009,7 +1015,7 @@ describe("Cache", () => {
         assert.deepStrictEqual(upstream.ended, [])
         yield* Scope.close(scope, Exit.void)
         assert.deepStrictEqual(upstream.ended, ["stopped"])
-        assert.strictEqual((yield* cache.stats).pending, 0)
+        assert.strictEqual((yield* cache.statistics).pending, 0)
       })
     )
 
@@ -1070,7 +1076,7 @@ describe("Cache", () => {
           ["a", 30, "no"],
           ["a", 30, "no"]
         ])
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, misses: 1, joined: 1, stale: 2 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, misses: 1, joined: 1, stale: 2 })
         // The next call tries again.
         upstream.fails = undefined
         const next = yield* Effect.forkChild(cache.get("a"))
@@ -1094,7 +1100,7 @@ describe("Cache", () => {
         })
         assert.deepStrictEqual(yield* failsAt(149), Exit.succeed(0))
         assert.deepStrictEqual(yield* failsAt(150), Exit.fail("no"))
-        assert.deepInclude(yield* cache.stats, { size: 0, expirations: 1 })
+        assert.deepInclude(yield* cache.statistics, { size: 0, expirations: 1 })
       })
     )
 
@@ -1117,10 +1123,10 @@ describe("Cache", () => {
           yield* TestClock.adjust(100)
           for (const until of [19, 20, 49, 50]) {
             yield* TestClock.adjust(until === 19 ? 19 : until === 49 ? 29 : 1)
-            const { misses } = yield* cache.stats
+            const { misses } = yield* cache.statistics
             const exit = yield* Effect.exit(cache.get("a"))
             yield* TestClock.adjust(0)
-            const waited = (yield* cache.stats).misses > misses ? "waited" : "at once"
+            const waited = (yield* cache.statistics).misses > misses ? "waited" : "at once"
             ends.push(`${until} ${Exit.isSuccess(exit) ? "stale" : "fails"} ${waited}`)
           }
           assert.deepStrictEqual(
@@ -1158,7 +1164,7 @@ describe("Cache", () => {
         // It is an answer of its own: nothing is left of the value, and the defect is kept for its own time.
         yield* TestClock.adjust(9)
         assert.isTrue(Exit.hasDies(yield* Effect.exit(cache.get("a"))))
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 2, misses: 4, stale: 3 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 2, misses: 4, stale: 3 })
       })
     )
 
@@ -1202,7 +1208,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* cache.get("a"), 1)
         yield* TestClock.adjust(79)
         assert.strictEqual(yield* cache.get("a"), 1)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 5, refreshes: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 5, refreshes: 1 })
       })
     )
 
@@ -1227,7 +1233,7 @@ describe("Cache", () => {
         assert.deepStrictEqual(yield* cache.getIfPresent("a"), Option.some(1))
         yield* TestClock.adjust(1)
         assert.strictEqual(yield* Effect.flip(cache.get("a")), "no")
-        assert.deepInclude(yield* cache.stats, { stale: 0, refreshes: 1, refreshFailures: 1 })
+        assert.deepInclude(yield* cache.statistics, { stale: 0, refreshes: 1, refreshFailures: 1 })
       })
     )
   })
@@ -1243,11 +1249,11 @@ describe("Cache", () => {
         const sizes: Array<number> = []
         for (let at = 0; at < 10; at++) {
           yield* cache.removeExpired
-          sizes.push((yield* cache.stats).size)
+          sizes.push((yield* cache.statistics).size)
           yield* TestClock.adjust(100)
         }
         yield* cache.removeExpired
-        return [...sizes, (yield* cache.stats).size]
+        return [...sizes, (yield* cache.statistics).size]
       }).pipe(Random.withSeed(seed))
 
     it.effect("shortens each time by up to its share, as the seed says", () =>
@@ -1291,7 +1297,7 @@ describe("Cache", () => {
         yield* Effect.exit(cache.get("b"))
         yield* TestClock.adjust(30)
         assert.strictEqual(yield* cache.removeExpired, 1)
-        assert.deepInclude(yield* cache.stats, { size: 0, expirations: 3 })
+        assert.deepInclude(yield* cache.statistics, { size: 0, expirations: 3 })
       })
     )
 
@@ -1306,7 +1312,7 @@ describe("Cache", () => {
           staleIfError: "1 hour"
         })
         yield* cache.get("never")
-        assert.strictEqual((yield* cache.stats).size, 0)
+        assert.strictEqual((yield* cache.statistics).size, 0)
         yield* cache.get("a")
         upstream.fails = Effect.fail("no")
         yield* Effect.exit(cache.get("b"))
@@ -1330,26 +1336,26 @@ describe("Cache", () => {
         yield* cache.set("a", "aaa")
         yield* cache.set("b", "bbb")
         yield* cache.set("c", "ccc")
-        assert.deepInclude(yield* cache.stats, { size: 3, weight: 9, evictions: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 3, weight: 9, evictions: 0 })
         yield* cache.set("a", "a")
-        assert.deepInclude(yield* cache.stats, { size: 3, weight: 7, evictions: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 3, weight: 7, evictions: 0 })
         // b is the oldest, then c.
         yield* cache.set("d", "dddddd")
-        assert.deepInclude(yield* cache.stats, { size: 3, weight: 10, evictions: 1 })
+        assert.deepInclude(yield* cache.statistics, { size: 3, weight: 10, evictions: 1 })
         assert.deepStrictEqual(yield* cache.getIfPresent("b"), Option.none())
         yield* cache.set("c", "x".repeat(11))
-        assert.deepInclude(yield* cache.stats, { size: 2, weight: 7, evictions: 1 })
+        assert.deepInclude(yield* cache.statistics, { size: 2, weight: 7, evictions: 1 })
         assert.deepStrictEqual(yield* cache.getIfPresent("c"), Option.none())
         yield* cache.set("e", "x".repeat(10))
-        assert.deepInclude(yield* cache.stats, { size: 1, weight: 10, evictions: 3 })
+        assert.deepInclude(yield* cache.statistics, { size: 1, weight: 10, evictions: 3 })
         for (const key of ["v", "w", "x", "y", "z"]) yield* cache.set(key, "")
-        assert.deepInclude(yield* cache.stats, { size: 4, weight: 0, evictions: 5 })
+        assert.deepInclude(yield* cache.statistics, { size: 4, weight: 0, evictions: 5 })
         yield* cache.set("a", "a")
         yield* cache.invalidate("a")
-        assert.deepInclude(yield* cache.stats, { size: 3, weight: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 3, weight: 0 })
         yield* cache.set("a", "a")
         yield* cache.invalidateAll
-        assert.deepInclude(yield* cache.stats, { size: 0, weight: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 0, weight: 0 })
       })
     )
 
@@ -1359,7 +1365,7 @@ describe("Cache", () => {
         const defect = new RangeError(`Cache: what weigh returns must be an integer >= 0, got ${weight}`)
         assert.deepStrictEqual(yield* Effect.exit(cache.set("a", 1)), Exit.die(defect))
         assert.deepStrictEqual(yield* Effect.exit(cache.execute({ key: "a" })(Effect.succeed(1))), Exit.die(defect))
-        assert.strictEqual((yield* cache.stats).size, 0)
+        assert.strictEqual((yield* cache.statistics).size, 0)
       })
     )
   })
@@ -1374,18 +1380,18 @@ describe("Cache", () => {
         })
         for (let key = 0; key < 5000; key++) yield* cache.set(key, key % 10)
         yield* cache.invalidateTag("unknown")
-        assert.strictEqual((yield* cache.stats).size, 5000)
+        assert.strictEqual((yield* cache.statistics).size, 5000)
         yield* cache.invalidateTag("7")
-        assert.strictEqual((yield* cache.stats).size, 4500)
+        assert.strictEqual((yield* cache.statistics).size, 4500)
         yield* cache.invalidateTag("even")
-        assert.strictEqual((yield* cache.stats).size, 2000)
+        assert.strictEqual((yield* cache.statistics).size, 2000)
         yield* cache.invalidateWhere((key, exit) => key < 1000 && Exit.isSuccess(exit) && exit.value === 1)
-        assert.strictEqual((yield* cache.stats).size, 1900)
+        assert.strictEqual((yield* cache.statistics).size, 1900)
         // A result that is replaced loses its tags.
         yield* cache.set(11, 2)
         yield* cache.invalidateTag("1")
         assert.deepStrictEqual(yield* cache.getIfPresent(11), Option.some(2))
-        assert.deepInclude(yield* cache.stats, { size: 1501, evictions: 0, expirations: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 1501, evictions: 0, expirations: 0 })
         yield* cache.invalidateAll
         yield* cache.set(11, 3)
         yield* cache.invalidateTag("2")
@@ -1410,7 +1416,7 @@ describe("Cache", () => {
           }
           assert.isAtLeast(turns, 4)
         }
-        assert.strictEqual((yield* cache.stats).size, 0)
+        assert.strictEqual((yield* cache.statistics).size, 0)
       })
     )
 
@@ -1469,7 +1475,7 @@ describe("Cache", () => {
         assert.strictEqual(yield* Fiber.join(before), 1)
         assert.strictEqual(yield* Fiber.join(after[0]), 10)
         assert.deepStrictEqual(yield* Fiber.join(after[1]), new Map([["a", 10]]))
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 2, misses: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 2, misses: 1 })
       })
     )
 
@@ -1483,7 +1489,7 @@ describe("Cache", () => {
           for (let time = 0; time < times; time++) yield* cache.invalidateWhere(() => false)
           yield* TestClock.adjust(5)
           yield* Fiber.join(caller)
-          assert.strictEqual((yield* cache.stats).size, times === 100 ? 1 : 0)
+          assert.strictEqual((yield* cache.statistics).size, times === 100 ? 1 : 0)
           yield* cache.invalidateAll
         }
       })
@@ -1527,7 +1533,7 @@ describe("Cache", () => {
         assert.deepStrictEqual(upstream.asked, ["alone"])
         assert.deepStrictEqual(joined, ["alone", "ccc"])
         assert.deepStrictEqual(yield* cache.getIfPresent("other"), Option.none())
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 4, hits: 1, misses: 3, joined: 2 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 4, hits: 1, misses: 3, joined: 2 })
 
         assert.deepStrictEqual(
           yield* cache.getMany({ keys: ["bb", "ccc"], lookup }),
@@ -1587,7 +1593,7 @@ describe("Cache", () => {
             ["b", 11]
           ])
           assert.deepStrictEqual(upstream.asked, [])
-          assert.deepStrictEqual(yield* cache.stats, { ...none, size: 2, misses: 3, joined: 3 })
+          assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 2, misses: 3, joined: 3 })
         })
     )
 
@@ -1616,7 +1622,7 @@ describe("Cache", () => {
           })
         )
         assert.deepStrictEqual(defect, Exit.die(new Error("broken")))
-        assert.deepInclude(yield* cache.stats, { stale: 4, pending: 0 })
+        assert.deepInclude(yield* cache.statistics, { stale: 4, pending: 0 })
       })
     )
 
@@ -1643,7 +1649,7 @@ describe("Cache", () => {
         yield* TestClock.adjust(0)
         assert.deepStrictEqual(asked, [["c"], ["a", "b"]])
         assert.deepStrictEqual([...(yield* many).values()], [2, 2, 1])
-        assert.deepInclude(yield* cache.stats, { refreshes: 2, stale: 2, pending: 0 })
+        assert.deepInclude(yield* cache.statistics, { refreshes: 2, stale: 2, pending: 0 })
       })
     )
 
@@ -1669,14 +1675,14 @@ describe("Cache", () => {
         const third = yield* Effect.forkChild(cache.get("c"))
         yield* TestClock.adjust(8)
         assert.deepStrictEqual(yield* Fiber.joinAll([second, third]), [7, 7])
-        assert.strictEqual((yield* cache.stats).size, 3)
+        assert.strictEqual((yield* cache.statistics).size, 3)
 
         yield* cache.invalidateAll
         const callers = yield* Effect.all([Effect.forkChild(many), Effect.forkChild(cache.get("b"))])
         yield* TestClock.adjust(1)
         yield* Fiber.interruptAll(callers)
         assert.deepStrictEqual(ended, ["finished", "stopped"])
-        assert.deepInclude(yield* cache.stats, { size: 0, pending: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 0, pending: 0 })
         assert.strictEqual(yield* cache.get("b"), 1)
       })
     )
@@ -1739,7 +1745,7 @@ describe("Cache", () => {
           ),
           Effect.gen(function* () {
             assert.strictEqual(open, 0)
-            assert.strictEqual((yield* cache.stats).pending, 0)
+            assert.strictEqual((yield* cache.statistics).pending, 0)
             yield* cache.invalidateAll
           })
         )
@@ -1776,7 +1782,7 @@ describe("Cache", () => {
           new Map([["b", 0]])
         )
         assert.strictEqual(yield* cache.getWith({ key: "a", skipCache: false }), 2)
-        assert.deepStrictEqual(yield* cache.stats, { ...none, size: 1, hits: 1, misses: 1 })
+        assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 1, hits: 1, misses: 1 })
       })
     )
 
@@ -1792,7 +1798,7 @@ describe("Cache", () => {
         yield* cache.get("long")
         upstream.fails = Effect.fail("no")
         yield* Effect.exit(cache.getWith({ key: "failed", timeToLive: (exit) => (Exit.isFailure(exit) ? 10 : 0) }))
-        assert.strictEqual((yield* cache.stats).size, 6)
+        assert.strictEqual((yield* cache.statistics).size, 6)
         yield* TestClock.adjust(9)
         assert.strictEqual(yield* cache.removeExpired, 0)
         yield* TestClock.adjust(1)
@@ -1837,7 +1843,7 @@ describe("Cache", () => {
         yield* Effect.forEach(keys, (key) => cache.set(key, 0))
         yield* TestClock.adjust(99)
         yield* Effect.forEach(keys, cache.get)
-        assert.deepInclude(yield* cache.stats, { size: 20, weight: 0, refreshes: 16, stale: 0 })
+        assert.deepInclude(yield* cache.statistics, { size: 20, weight: 0, refreshes: 16, stale: 0 })
 
         // Neither ahead nor stale values by themselves.
         const plain = yield* Cache.make({ lookup: upstream.lookup, capacity: 1, timeToLive: 100, refresh: {} })
@@ -1849,7 +1855,7 @@ describe("Cache", () => {
         const caller = yield* Effect.forkChild(Effect.exit(plain.get("a")))
         yield* TestClock.adjust(10)
         assert.deepStrictEqual(yield* Fiber.join(caller), Exit.fail("no"))
-        assert.deepInclude(yield* plain.stats, { refreshes: 0, stale: 0, expirations: 1 })
+        assert.deepInclude(yield* plain.statistics, { refreshes: 0, stale: 0, expirations: 1 })
       })
     )
 
@@ -1950,7 +1956,7 @@ describe("Cache", () => {
               model.now += millis
               yield* TestClock.adjust(millis)
             }
-            assert.deepStrictEqual(yield* cache.stats, { ...none, ...model.stats }, `step ${step}`)
+            assert.deepStrictEqual(yield* cache.statistics, { ...none, ...model.statistics }, `step ${step}`)
           }
         })
       )
@@ -2046,7 +2052,7 @@ describe("Cache", () => {
               model.now += millis
               yield* TestClock.adjust(millis)
             }
-            assert.deepStrictEqual(yield* cache.stats, { ...none, ...model.stats }, `step ${step}`)
+            assert.deepStrictEqual(yield* cache.statistics, { ...none, ...model.statistics }, `step ${step}`)
           }
           if (capacity !== 8) return
           const { evictions, expirations, refreshFailures, refreshes, stale } = model.counts
@@ -2138,12 +2144,12 @@ describe("Cache", () => {
             } else {
               yield* TestClock.adjust(Math.floor(random() * 5))
             }
-            assert.isAtMost((yield* cache.stats).size, 3)
+            assert.isAtMost((yield* cache.statistics).size, 3)
           }
           yield* Scope.close(scope, Exit.void)
           yield* TestClock.adjust(100)
           assert.strictEqual(ends.length, fibers.length)
-          const { hits, joined, misses, pending, refreshes, stale } = yield* cache.stats
+          const { hits, joined, misses, pending, refreshes, stale } = yield* cache.statistics
           assert.strictEqual(pending, 0)
           assert.isTrue(running.every((versions) => versions.size === 0))
           assert.strictEqual(hits + joined + misses, calls)
@@ -2212,7 +2218,7 @@ class Model {
     return this.entries.reduce((sum, entry) => sum + entry.weight, 0)
   }
 
-  get stats() {
+  get statistics() {
     return { ...this.counts, size: this.entries.length, weight: this.weight }
   }
 

@@ -709,7 +709,7 @@ describe("CircuitBreaker", () => {
     it.effect("about rates in time forgets by tenths: the first call on time, a later one up to a tenth earlier", () =>
       Effect.gen(function* () {
         const breaker = yield* CircuitBreaker.make({ failureRate: 1, within: 1000, minimumCalls: 99 })
-        const calls = Effect.map(breaker.stats(key), ({ rules }) => rules[0]?.calls)
+        const calls = Effect.map(breaker.statistics(key), ({ rules }) => rules[0]?.calls)
         for (const at of [0, 99, 100, 199]) {
           yield* TestClock.setTime(at)
           yield* outcome(bad.pipe(breaker.execute({ key })))
@@ -746,7 +746,7 @@ describe("CircuitBreaker", () => {
         yield* outcome(bad.pipe(breaker.execute({ key })))
         assert.strictEqual((yield* breaker.state(key))._tag, "Open")
         yield* repeat(150, good.pipe(breaker.execute({ key: "healthy" })))
-        assert.strictEqual((yield* breaker.stats("healthy")).rules[0]?.calls, 100)
+        assert.strictEqual((yield* breaker.statistics("healthy")).rules[0]?.calls, 100)
       })
     )
 
@@ -755,10 +755,10 @@ describe("CircuitBreaker", () => {
         const breaker = yield* CircuitBreaker.make({ failureRate: 0.5, size: 2, openFor: 100 })
         yield* repeat(5, Effect.interrupt.pipe(breaker.execute({ key })))
         yield* outcome(good.pipe(breaker.execute({ key })))
-        assert.strictEqual((yield* breaker.stats(key)).rules[0]?.calls, 1)
+        assert.strictEqual((yield* breaker.statistics(key)).rules[0]?.calls, 1)
         yield* outcome(bad.pipe(breaker.execute({ key })))
         yield* repeat(5, bad.pipe(breaker.execute({ key })))
-        assert.strictEqual((yield* breaker.stats(key)).rules[0]?.calls, 2)
+        assert.strictEqual((yield* breaker.statistics(key)).rules[0]?.calls, 2)
       })
     )
 
@@ -775,7 +775,7 @@ describe("CircuitBreaker", () => {
           assert.strictEqual((yield* breaker.state(key))._tag, "Open")
           yield* TestClock.adjust(100)
           yield* outcome(good.pipe(breaker.execute({ key })))
-          assert.strictEqual((yield* breaker.stats(key)).rules[0]?.failures, 0)
+          assert.strictEqual((yield* breaker.statistics(key)).rules[0]?.failures, 0)
           yield* outcome(bad.pipe(breaker.execute({ key })))
           assert.strictEqual((yield* breaker.state(key))._tag, "Closed")
           yield* outcome(bad.pipe(breaker.execute({ key })))
@@ -809,10 +809,10 @@ describe("CircuitBreaker", () => {
           [101, Effect.interrupt]
         ] as const) {
           yield* lasting(breaker, millis, end)
-          seen.push((yield* breaker.stats(key)).rules[0]?.slow)
+          seen.push((yield* breaker.statistics(key)).rules[0]?.slow)
         }
         assert.deepStrictEqual(seen, [0, 1, 2, 2])
-        assert.containsSubset(yield* breaker.stats(key), { slow: 2, successes: 2, failures: 1, ignored: 1 })
+        assert.containsSubset(yield* breaker.statistics(key), { slow: 2, successes: 2, failures: 1, ignored: 1 })
         assert.strictEqual((yield* breaker.totals).slow, 2)
       })
     )
@@ -823,7 +823,7 @@ describe("CircuitBreaker", () => {
         const seen: Array<number | undefined> = []
         for (const millis of [200, 10, 10, 200, 10]) {
           yield* lasting(breaker, millis, good)
-          seen.push((yield* breaker.stats(key)).rules[0]?.slow)
+          seen.push((yield* breaker.statistics(key)).rules[0]?.slow)
         }
         assert.deepStrictEqual(seen, [1, 1, 0, 1, 1])
       })
@@ -860,9 +860,9 @@ describe("CircuitBreaker", () => {
         yield* breaker.open(key)
         yield* TestClock.adjust(100)
         yield* lasting(breaker, 100, good)
-        assert.strictEqual((yield* breaker.stats(key)).slow, 0)
+        assert.strictEqual((yield* breaker.statistics(key)).slow, 0)
         yield* lasting(breaker, 101, good)
-        assert.strictEqual((yield* breaker.stats(key)).slow, 1)
+        assert.strictEqual((yield* breaker.statistics(key)).slow, 1)
       })
     )
   })
@@ -996,7 +996,7 @@ describe("CircuitBreaker", () => {
         const breaker = yield* opened()
         const open = yield* Effect.flip(breaker.check(key))
         assert.deepStrictEqual([open.key, Duration.toMillis(open.retryAfter)], [key, 100])
-        assert.strictEqual((yield* breaker.stats(key)).refused, 1)
+        assert.strictEqual((yield* breaker.statistics(key)).refused, 1)
         yield* TestClock.adjust(100)
         yield* breaker.check(key)
         assert.strictEqual((yield* breaker.state(key))._tag, "Open")
@@ -1238,7 +1238,7 @@ describe("CircuitBreaker", () => {
         yield* repeat(4, bad.pipe(breaker.execute({ key })))
         yield* breaker.check(key)
         assert.containsSubset(yield* breaker.state(key), { _tag: "Open", openings: 1, failures: 5 })
-        const { failures, refused, rules } = yield* breaker.stats(key)
+        const { failures, refused, rules } = yield* breaker.statistics(key)
         assert.deepStrictEqual([failures, refused, rules[1]?.calls], [5, 0, 4])
         yield* TestClock.adjust(100)
         yield* repeat(4, good.pipe(breaker.execute({ key })))
@@ -1290,7 +1290,7 @@ describe("CircuitBreaker", () => {
     )
   })
 
-  describe("stats", () => {
+  describe("statistics", () => {
     it.effect("count what became of calls, per key and in all", () =>
       Effect.gen(function* () {
         const breaker = yield* CircuitBreaker.make({
@@ -1315,11 +1315,11 @@ describe("CircuitBreaker", () => {
             { ...times, failures: 2 }
           ]
         }
-        assert.deepStrictEqual(yield* breaker.stats(key), expected)
+        assert.deepStrictEqual(yield* breaker.statistics(key), expected)
         assert.deepStrictEqual(yield* breaker.totals, expected)
         yield* outcome(good.pipe(breaker.execute({ key: "other" })))
         yield* repeat(3, bad.pipe(breaker.execute({ key })))
-        assert.containsSubset(yield* breaker.stats(key), { calls: 5, failures: 3, refused: 2 })
+        assert.containsSubset(yield* breaker.statistics(key), { calls: 5, failures: 3, refused: 2 })
         assert.deepStrictEqual(yield* breaker.totals, {
           ...expected,
           calls: 6,
@@ -1343,7 +1343,7 @@ describe("CircuitBreaker", () => {
           { ...unknown, failures: 0 },
           { ...unknown, calls: 0, failures: 0, slow: 0 }
         ]
-        assert.deepStrictEqual(yield* breaker.stats(key), { ...none, rules })
+        assert.deepStrictEqual(yield* breaker.statistics(key), { ...none, rules })
         assert.deepStrictEqual(yield* breaker.totals, { ...none, rules })
         assert.deepStrictEqual(yield* breaker.states, [])
       })
@@ -1355,10 +1355,10 @@ describe("CircuitBreaker", () => {
         const [late, dropped] = [yield* pending(breaker), yield* pending(breaker)]
         yield* outcome(bad.pipe(breaker.execute({ key })))
         yield* late.succeed
-        assert.containsSubset(yield* breaker.stats(key), { successes: 1, failures: 1 })
+        assert.containsSubset(yield* breaker.statistics(key), { successes: 1, failures: 1 })
         yield* outcome(good.pipe(breaker.execute({ key: "other" })))
         yield* dropped.fail
-        assert.containsSubset(yield* breaker.stats(key), { calls: 0 })
+        assert.containsSubset(yield* breaker.statistics(key), { calls: 0 })
         assert.containsSubset(yield* breaker.totals, { calls: 4, successes: 2, failures: 2 })
       })
     )
@@ -1368,7 +1368,7 @@ describe("CircuitBreaker", () => {
         const breaker = yield* opened()
         yield* outcome(good.pipe(breaker.execute({ key })))
         yield* breaker.reset(key)
-        assert.containsSubset(yield* breaker.stats(key), { calls: 1, failures: 1, refused: 1 })
+        assert.containsSubset(yield* breaker.statistics(key), { calls: 1, failures: 1, refused: 1 })
       })
     )
   })
@@ -1389,7 +1389,7 @@ describe("CircuitBreaker", () => {
             Effect.yieldNow.pipe(breaker.execute({ key })),
             Effect.gen(function* () {
               runs++
-              const { calls, failures, successes } = yield* breaker.stats(key)
+              const { calls, failures, successes } = yield* breaker.statistics(key)
               assert.isAtMost(calls, runs)
               assert.isAtLeast(calls, before)
               before = calls
@@ -1892,7 +1892,7 @@ describe("CircuitBreaker", () => {
         const { client } = http(() => status(code))
         const guarded = HttpClient.withCircuitBreaker(client, { breaker: CircuitBreaker.toEffect(breaker), key })
         for (code of [429, 404, 200]) yield* guarded.get("http://api.test/")
-        assert.containsSubset(yield* breaker.stats(key), { successes: 2, failures: 0, ignored: 1 })
+        assert.containsSubset(yield* breaker.statistics(key), { successes: 2, failures: 0, ignored: 1 })
         code = 500
         yield* guarded.get("http://api.test/")
         assert.strictEqual((yield* breaker.state(key))._tag, "Open")
@@ -1944,7 +1944,7 @@ describe("CircuitBreaker", () => {
         yield* outcome(adapted.execute(bad, { key, classify: () => Effect.succeed(EffectBreaker.success) }))
         yield* outcome(adapted.execute(bad, { key, classify: () => EffectBreaker.ignored }))
         yield* outcome(adapted.execute(Effect.interrupt, { key, classify: () => EffectBreaker.failure() }))
-        assert.containsSubset(yield* breaker.stats(key), { successes: 1, failures: 1, ignored: 3 })
+        assert.containsSubset(yield* breaker.statistics(key), { successes: 1, failures: 1, ignored: 3 })
       })
     )
 
@@ -1954,7 +1954,7 @@ describe("CircuitBreaker", () => {
         const adapted = CircuitBreaker.toEffect(breaker)
         const exit = yield* Effect.exit(adapted.execute(bad, { key, classify: () => Effect.die("no opinion") }))
         assert.deepStrictEqual(exit, Exit.failCause(Cause.combine(Cause.fail("bad" as const), Cause.die("no opinion"))))
-        assert.containsSubset(yield* breaker.stats(key), { calls: 1, ignored: 1 })
+        assert.containsSubset(yield* breaker.statistics(key), { calls: 1, ignored: 1 })
       })
     )
 

@@ -2,7 +2,7 @@
  * Keeps circuits by key, at most so many of them, and reads how they stand.
  */
 import { Duration, type Exit, type Fiber } from "effect"
-import type { CircuitOpen, State, Stats } from "../CircuitBreaker.ts"
+import type { CircuitOpen, State, Statistics } from "../CircuitBreaker.ts"
 import type { Rules } from "./circuitRules.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
 import type { NextOpenTime } from "./openTimes.ts"
@@ -277,7 +277,7 @@ export const plus = (seen: ReadonlyArray<TripWindows.Seen>) => (sum: TripWindows
 const add = (one: number | undefined, other: number | undefined) => (one === undefined ? undefined : one + (other ?? 0))
 
 /** Puts counts and what the rules see together. */
-export const toStats = (counts: typeof nothing, seen: ReadonlyArray<TripWindows.Seen>): Stats => {
+export const toStatistics = (counts: typeof nothing, seen: ReadonlyArray<TripWindows.Seen>): Statistics => {
   const { failures, ignored, refused, slow, successes } = counts
   return {
     calls: successes + failures + ignored,
