@@ -208,6 +208,20 @@ describe("KeyedRateLimiter", () => {
       })
     )
 
+    it.effect("does not forget a key that waits for the outer limit only", () =>
+      Effect.gen(function* () {
+        const all = yield* RateLimiter.make({ algorithm: "smooth", interval: "10 seconds" })
+        const users = yield* KeyedRateLimiter.makeWithin(all, { ...gcra, maxKeys: 1 })
+        yield* all.execute(Effect.void)
+        const fiber = yield* Effect.void.pipe(users.execute({ key: "ann" }), Effect.forkChild(start))
+        for (let i = 0; i < 20; i++) yield* run(users, `key ${i}`)
+        assert.strictEqual((yield* users.state("ann")).waiting, 1)
+        yield* TestClock.adjust("10 seconds")
+        yield* Fiber.join(fiber)
+        assert.strictEqual((yield* users.state("ann")).tokens, 1)
+      })
+    )
+
     it.effect("dies within anything that is no limiter", () =>
       Effect.gen(function* () {
         const copy = { ...(yield* RateLimiter.make(gcra)) }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, Random } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Random, Scheduler } from "effect"
 import { RateLimiter } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -151,6 +151,17 @@ describe("RateLimiter algorithms", () => {
               waiting.shift()
             }
           }
+          // How long a call that came now would wait, if nobody came or went.
+          const waitOf = (cost: number) => {
+            const future = [...log]
+            let at = now
+            for (const next of [...waiting, { cost, startAt: undefined }]) {
+              if (next.startAt === undefined) while (!allows(future, at, next.cost)) at++
+              else at = Math.max(at, next.startAt)
+              future.push({ at, cost: next.cost })
+            }
+            return at - now
+          }
           for (let step = 0; step < 200; step++) {
             const dice = yield* Random.nextIntBetween(0, 11)
             const cost = yield* Random.nextIntBetween(1, limit)
@@ -162,6 +173,10 @@ describe("RateLimiter algorithms", () => {
               waiting.push({ id, cost, startAt: undefined })
               serve()
               assert.strictEqual(wait === 0, waiting.length === 0, `peek, step ${step}`)
+              if (step % 10 === 0) {
+                const next = yield* Random.nextIntBetween(1, limit)
+                assert.strictEqual(yield* peek(limiter.costing(next)), waitOf(next), `wait, step ${step}`)
+              }
             } else if (dice === 5) {
               const { cancel, delay } = yield* limiter.costing(cost).reserve
               // An identity of its own, for which no fiber runs.
@@ -255,6 +270,10 @@ describe("RateLimiter algorithms", () => {
         assert.strictEqual(yield* burst(limiter, 9), 1)
         assert.strictEqual(yield* run(limiter), 999)
         assert.strictEqual(yield* run(limiter.costing(4)), 1000)
+        yield* TestClock.adjust(998)
+        assert.strictEqual((yield* limiter.state).tokens, 0)
+        yield* TestClock.adjust(1)
+        assert.strictEqual((yield* limiter.state).tokens, 3)
       })
     )
 
@@ -340,6 +359,45 @@ describe("RateLimiter algorithms", () => {
         assert.strictEqual(Duration.toMillis((yield* limiter.state).pausedFor), 60_000)
         yield* limiter.throttled("1 second")
         assert.strictEqual(Duration.toMillis((yield* limiter.state).pausedFor), 60_000)
+      })
+    )
+
+    it.effect("lets one call through when the pause ends, and the others in their time, where there is a rate", () =>
+      Effect.gen(function* () {
+        for (const limit of [bucket, gcra, smooth]) {
+          const limiter = yield* RateLimiter.make({ ...limit, adaptive: { factor: 1 } })
+          yield* limiter.throttled("10 seconds")
+          yield* TestClock.adjust("10 seconds")
+          assert.strictEqual(yield* burst(limiter, 9), 1)
+          yield* TestClock.adjust(250)
+          assert.strictEqual(yield* burst(limiter, 9), 1)
+        }
+      })
+    )
+
+    it.effect.each(names)("%s forgets nobody who is suspended on the way to the line", (name) =>
+      Effect.gen(function* () {
+        const base = new Scheduler.MixedScheduler()
+        for (let suspendAt = 1; suspendAt <= 30; suspendAt++) {
+          const limiter = yield* RateLimiter.make({ ...named(name), maxWait: "Infinity" })
+          yield* burst(limiter, 4)
+          const first = yield* limiter.execute(Effect.void).pipe(Effect.forkChild(start))
+          let operations = 0
+          const scheduler: Scheduler.Scheduler = {
+            executionMode: base.executionMode,
+            makeDispatcher: () => base.makeDispatcher(),
+            shouldYield: () => ++operations === suspendAt
+          }
+          const second = yield* limiter
+            .execute(Effect.void)
+            .pipe(Effect.provideService(Scheduler.Scheduler, scheduler), Effect.forkChild(start))
+          first.interruptUnsafe()
+          const third = yield* limiter.reserve
+          yield* third.cancel
+          yield* TestClock.adjust("1 second")
+          assert.isDefined(second.pollUnsafe(), `suspended at operation ${suspendAt}`)
+          assert.strictEqual((yield* limiter.state).waiting, 0)
+        }
       })
     )
 
@@ -654,6 +712,18 @@ describe("RateLimiter algorithms", () => {
           ["a3", 5000]
         ])
         assert.deepStrictEqual([(yield* all.state).waiting, (yield* ann.state).waiting], [0, 0])
+      })
+    )
+
+    it.effect("overtakes nobody who waits for the outer limit", () =>
+      Effect.gen(function* () {
+        const all = yield* RateLimiter.make({ capacity: 4, refillPerSecond: 1 })
+        const ann = yield* RateLimiter.makeWithin(all, gcra)
+        yield* all.costing(3).execute(Effect.void)
+        const large = yield* all.costing(4).execute(Effect.void).pipe(Effect.forkChild(start))
+        assert.strictEqual(yield* run(ann), 4000)
+        yield* Fiber.interrupt(large)
+        assert.strictEqual(yield* run(ann), 0)
       })
     )
 

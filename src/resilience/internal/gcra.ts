@@ -51,17 +51,13 @@ export class Gcra extends DueMeter implements Meter {
   }
 
   take(now: number, cost: number): void {
-    const arrivalAt = this.arrivalAt()
-    // Before the sum is so large that a small cost would be rounded in it.
-    if (arrivalAt <= now || this.taken > 1e6) {
-      this.anchorAt = Math.max(now, arrivalAt)
-      this.taken = 0
-    }
+    // Time without calls is not saved up.
+    if (this.arrivalAt() <= now) this.arriveAt(now)
     this.taken += cost
   }
 
-  giveBack(now: number, _takenAt: number, cost: number): void {
-    if (this.arrivalAt() > now) this.taken -= cost
+  giveBack(_now: number, _takenAt: number, cost: number): void {
+    this.taken -= cost
   }
 
   override throttle(now: number, pauseMillis: number): void {
@@ -75,9 +71,10 @@ export class Gcra extends DueMeter implements Meter {
   change(now: number, numbers: Numbers): void {
     if (numbers.algorithm !== "gcra" && numbers.algorithm !== "smooth") return
     const from = this.restsUntil(now)
-    const level = Math.min(this.level(from), numbers.burst)
+    // More than the new burst lies in the past, and counts for nothing.
+    const missing = numbers.burst - this.level(from)
     this.rule = numbers
-    this.arriveAt(from + (numbers.burst - level) * numbers.intervalMillis)
+    this.arriveAt(from + missing * numbers.intervalMillis)
   }
 
   clone(): Gcra {

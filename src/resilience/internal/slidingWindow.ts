@@ -18,14 +18,13 @@ export const exactCalls = 100
 export class SlidingWindow extends DueMeter implements Meter {
   readonly additive = false
   private rule: Rule
-  // Of each entry the time of its last call, and the sum of what its calls cost.
-  private times: Array<number> = []
-  private costs: Array<number> = []
+  // Of each entry the time of its last call, and the sum of what its calls cost: two places in a row.
+  private ring: Array<number> = []
   private first = 0
   private entries = 0
   private used = 0
-  // When the last entry began.
-  private lastSince = 0
+  // When the last entry began. Unknown, and of no use, while there are few of them.
+  private lastSince: number | undefined = undefined
 
   constructor(rule: Rule) {
     super()
@@ -62,8 +61,8 @@ export class SlidingWindow extends DueMeter implements Meter {
     let dueAt = from
     for (let i = 0; cost > free; i++) {
       if (i === this.entries) return Infinity
-      free += this.costs[this.place(i)] ?? 0
-      dueAt = Math.max(from, (this.times[this.place(i)] ?? 0) + windowMillis)
+      free += this.cost(i)
+      dueAt = Math.max(from, this.time(i) + windowMillis)
     }
     return dueAt
   }
@@ -71,16 +70,17 @@ export class SlidingWindow extends DueMeter implements Meter {
   take(now: number, cost: number): void {
     this.forget(now)
     this.used += cost
-    const last = this.place(this.entries - 1)
-    if (this.entries >= exactCalls && now - this.lastSince < this.rule.windowMillis / exactCalls) {
-      this.times[last] = now
-      this.costs[last] = (this.costs[last] ?? 0) + cost
+    const last = this.entries - 1
+    if (this.lastSince !== undefined && now - this.lastSince < this.rule.windowMillis / exactCalls) {
+      this.ring[this.place(last)] = now
+      this.add(last, cost)
       return
     }
-    if (this.entries === this.times.length) this.grow()
+    if (2 * this.entries === this.ring.length) this.grow()
     const place = this.place(this.entries++)
-    this.times[place] = this.lastSince = now
-    this.costs[place] = cost
+    this.ring[place] = now
+    this.ring[place + 1] = cost
+    this.lastSince = this.entries >= exactCalls ? now : undefined
   }
 
   giveBack(now: number, takenAt: number, cost: number): void {
@@ -88,10 +88,9 @@ export class SlidingWindow extends DueMeter implements Meter {
     let left = takenAt + this.rule.windowMillis <= now ? 0 : cost
     // There can be several entries of the same time: it is the same which of them pays.
     for (let i = 0; i < this.entries && left > 0; i++) {
-      const place = this.place(i)
-      if ((this.times[place] ?? 0) < takenAt) continue
-      const given = Math.min(left, this.costs[place] ?? 0)
-      this.costs[place] = (this.costs[place] ?? 0) - given
+      if (this.time(i) < takenAt) continue
+      const given = Math.min(left, this.cost(i))
+      this.add(i, -given)
       this.used -= given
       left -= given
     }
@@ -105,8 +104,7 @@ export class SlidingWindow extends DueMeter implements Meter {
 
   clone(): SlidingWindow {
     const copy = new SlidingWindow(this.rule)
-    copy.times = this.times.slice()
-    copy.costs = this.costs.slice()
+    copy.ring = this.ring.slice()
     copy.first = this.first
     copy.entries = this.entries
     copy.used = this.used
@@ -117,24 +115,35 @@ export class SlidingWindow extends DueMeter implements Meter {
 
   private forget(now: number): void {
     const { windowMillis } = this.rule
-    while (this.entries > 0 && (this.times[this.first] ?? 0) + windowMillis <= now) {
-      this.used -= this.costs[this.first] ?? 0
+    while (this.entries > 0 && this.time(0) + windowMillis <= now) {
+      this.used -= this.cost(0)
       this.first = this.place(1)
       this.entries--
     }
+    if (this.entries < exactCalls) this.lastSince = undefined
     if (this.entries === 0) this.used = 0
+  }
+
+  private time(index: number): number {
+    return this.ring[this.place(index)] ?? 0
+  }
+
+  private cost(index: number): number {
+    return this.ring[this.place(index) + 1] ?? 0
+  }
+
+  private add(index: number, cost: number): void {
+    this.ring[this.place(index) + 1] = this.cost(index) + cost
   }
 
   private place(index: number): number {
     // The length of the ring is a power of two.
-    return (this.first + index) & (this.times.length - 1)
+    return (this.first + 2 * index) & (this.ring.length - 1)
   }
 
   private grow(): void {
-    const from = this.times.map((_, i) => this.place(i))
-    const room = Array.from({ length: Math.max(4, from.length) }, () => 0)
-    this.times = [...from.map((place) => this.times[place] ?? 0), ...room]
-    this.costs = [...from.map((place) => this.costs[place] ?? 0), ...room]
+    const ring = this.ring.slice(this.first).concat(this.ring.slice(0, this.first))
+    this.ring = ring.concat(ring.length === 0 ? [0, 0] : ring)
     this.first = 0
   }
 }

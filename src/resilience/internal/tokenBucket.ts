@@ -122,7 +122,7 @@ export class TokenBucket implements Meter {
   change(now: number, numbers: Numbers): void {
     if (numbers.algorithm !== "token-bucket") return
     const { capacity, refillPerSecond } = numbers
-    this.anchor(now, Math.min(this.observe(now), capacity))
+    this.anchor(now, this.observe(now))
     const { options } = this
     const factor = refillPerSecond / options.refillPerSecond
     this.rate = this.rate === options.refillPerSecond ? refillPerSecond : this.rate * factor
