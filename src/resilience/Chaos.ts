@@ -156,29 +156,18 @@ export class DefectInjected extends Schema.TaggedError<DefectInjected>()("Defect
   }
 }
 
-type Made<O extends Effects, B extends Effects, R> = Chaos<
-  Effect.Success<O[keyof O]>,
-  Effect.Error<O[keyof O] | B[keyof B]>,
-  Effect.Services<O[keyof O] | B[keyof B]> | R
->
-
-type MadeSwitchable<O extends Effects, B extends Effects, R> = SwitchableChaos<
-  Effect.Success<O[keyof O]>,
-  Effect.Error<O[keyof O] | B[keyof B]>,
-  Effect.Services<O[keyof O] | B[keyof B]> | R
->
-
 /**
  * Creates a source of faults that stays as it is. Options that make no sense are a defect, not an error.
  */
 export const make = <O extends Effects = {}, B extends Effects = {}, R = never>(
   options: Options<O, B, R> = {}
-): Effect.Effect<Made<O, B, R>> =>
-  Effect.map(prepare(options), ({ enabled, faults, inject, state }): Made<O, B, R> => ({
+): Effect.Effect<
+  Chaos<Effect.Success<O[keyof O]>, Effect.Error<O[keyof O] | B[keyof B]>, Effect.Services<O[keyof O] | B[keyof B]> | R>
+> =>
+  Effect.map(prepare(options), ({ enabled, faults, inject, state }) => ({
     execute: ({ key }) => {
       const mine = enabled ? faults.filter(({ hits }) => hits(key)) : []
-      // The only effects beside the call's own are those of the options.
-      return mine.length === 0 ? same : (inject(key, () => mine) as Inject<Made<O, B, R>>)
+      return mine.length === 0 ? same : asAdded<O, B, R>(inject(key, () => mine))
     },
     state
   }))
@@ -186,12 +175,17 @@ export const make = <O extends Effects = {}, B extends Effects = {}, R = never>(
 /** Creates a source of faults that changes while it is in use. Options that make no sense are a defect, not an error. */
 export const makeSwitchable = <O extends Effects = {}, B extends Effects = {}, R = never>(
   options: Options<O, B, R> = {}
-): Effect.Effect<MadeSwitchable<O, B, R>> =>
-  Effect.map(prepare(options), (live): MadeSwitchable<O, B, R> => {
+): Effect.Effect<
+  SwitchableChaos<
+    Effect.Success<O[keyof O]>,
+    Effect.Error<O[keyof O] | B[keyof B]>,
+    Effect.Services<O[keyof O] | B[keyof B]> | R
+  >
+> =>
+  Effect.map(prepare(options), (live) => {
     const current = () => (live.enabled ? live.faults : none)
     return {
-      // The only effects beside the call's own are those of the options.
-      execute: ({ key }) => live.inject(key, current) as Inject<MadeSwitchable<O, B, R>>,
+      execute: ({ key }) => asAdded<O, B, R>(live.inject(key, current)),
       state: live.state,
       setEnabled: (enabled) =>
         Effect.sync(() => {
@@ -261,9 +255,6 @@ export const layer = (options: SettingsOptions = {}): Layer.Layer<Chaos> => Laye
 export const layerConfig = (options: Config.Config<SettingsOptions>): Layer.Layer<Chaos, Config.ConfigError> =>
   Layer.effect(Chaos, Effect.flatMap(options, make))
 
-/** What `execute` makes of a key. */
-type Inject<C extends Chaos<unknown, unknown, unknown>> = ReturnType<C["execute"]>
-
 type AnyEffect = Effect.Effect<unknown, unknown, unknown>
 
 /** A fault with its numbers worked out. */
@@ -285,6 +276,19 @@ interface Source {
   readonly setFaults: (faults: ReadonlyArray<Fault>) => Effect.Effect<void>
   readonly state: Effect.Effect<State>
 }
+
+/** What a call becomes among the effects of the options. */
+type Inject<O extends Effects, B extends Effects, R> = <A1, E1, R1>(
+  self: Effect.Effect<A1, E1, R1>
+) => Effect.Effect<
+  A1 | Effect.Success<O[keyof O]>,
+  E1 | Effect.Error<O[keyof O] | B[keyof B]> | FailureInjected,
+  R1 | Effect.Services<O[keyof O] | B[keyof B]> | R
+>
+
+// The only effects beside the call's own are those of the options, and the failure.
+const asAdded = <O extends Effects, B extends Effects, R>(inject: (self: AnyEffect) => AnyEffect) =>
+  inject as Inject<O, B, R>
 
 const none: ReadonlyArray<Live> = []
 
