@@ -733,13 +733,18 @@ describe("Retry", () => {
           Exit.fail(unavailable()),
           Exit.succeed("ok")
         )
+        const asked: Array<string> = []
         const guarded = Retry.retryResults(call.run, {
           schedule: Retry.delays([1, 1]),
           whileResult,
-          retryAfter: (error) => error.status
+          retryAfter: (error) => {
+            asked.push(error._tag)
+            return error.status
+          }
         })
         assert.deepStrictEqual(yield* finished(guarded), Exit.succeed("ok"))
         assert.deepStrictEqual(call.calledAt, [0, 1, 504])
+        assert.deepStrictEqual(asked, ["Unavailable"])
       })
     )
 

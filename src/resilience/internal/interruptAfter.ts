@@ -58,8 +58,9 @@ export const interruptAfter = <A, E, E2>(
           }
         })
         running.addObserver((done) => {
-          if (!late) watch?.ended?.(done, nowMillisUnsafe(parent) - startedAt)
-          resume(late ? onTimeout() : done)
+          if (late) return resume(onTimeout())
+          watch?.ended?.(done, nowMillisUnsafe(parent) - startedAt)
+          resume(done)
         })
       })
     }),
