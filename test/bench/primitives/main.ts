@@ -14,9 +14,9 @@ import { isMet, judge } from "./targets.ts"
 
 const { values } = parseArgs({ options: { quick: { type: "boolean", default: false } } })
 const effort = values.quick
-  ? { rounds: 9, millisPerRun: 4, millisToWarmUp: 20, byteRounds: 5 }
-  : { rounds: 41, millisPerRun: 10, millisToWarmUp: 150, byteRounds: 11 }
-const scaleEffort = values.quick ? { rounds: 2, calls: 20_000, slow: false } : { rounds: 7, calls: 100_000, slow: true }
+  ? { rounds: 9, millisPerRun: 3, millisToWarmUp: 20, byteRounds: 3 }
+  : { rounds: 31, millisPerRun: 10, millisToWarmUp: 150, byteRounds: 9 }
+const scaleEffort = values.quick ? { rounds: 2, calls: 10_000, slow: false } : { rounds: 5, calls: 20_000, slow: true }
 
 const start = performance.now()
 const measured = await measure(await cases(), effort)

@@ -84,7 +84,7 @@ const waitingCalls = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
     { by: limit, small: 1_000, large: 100_000, rounds: effort.rounds },
     ...(effort.slow
       ? [
-          { by: cockatiel, small: 1_000, large: 100_000, rounds: 1 },
+          { by: cockatiel, small: 1_000, large: 30_000, rounds: 1 },
           { by: effect, small: 1_000, large: 10_000, rounds: 1 }
         ]
       : [])
@@ -159,20 +159,27 @@ const timeMisses = async (by: string, misses: Misses, calls: number): Promise<nu
   return (millis * 1e6) / calls
 }
 
+const warmUps = 5
+
 const timeRounds = async (by: string, capacity: number, rounds: number, calls: number) => {
   const misses = await full[by]?.(capacity)
   if (misses === undefined) throw new Error(`There is no cache by ${by}`)
   collect()
-  await timeMisses(by, misses, calls)
   const costs: Array<number> = []
-  for (let round = 0; round < rounds; round++) costs.push(await timeMisses(by, misses, calls))
+  for (let round = -warmUps; round < rounds; round++) {
+    const cost = await timeMisses(by, misses, calls)
+    if (round >= 0) costs.push(cost)
+  }
   return costs
 }
 
-const evictingMisses = async ({ calls, rounds, slow }: Effort): Promise<ReadonlyArray<Scaled>> => {
+const evictingMisses = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
   const rows: Array<Scaled> = []
+  const { calls } = effort
+  // They are short.
+  const rounds = 3 * effort.rounds
   const [small, large] = [1_000, 1_000_000]
-  for (const by of slow ? [ours, lru, effect] : [ours]) {
+  for (const by of effort.slow ? [ours, lru, effect] : [ours]) {
     // The small one before and after the large one and never beside it: its calls would pay for the garbage collector's
     // way through a million entries.
     const before = await timeRounds(by, small, rounds, calls)
@@ -235,11 +242,14 @@ const breakerKeys = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
       await bytesEach(size, async () => {
         const breaker = Effect.runSync(CircuitBreaker.make({ maxKeys: size }))
         await Effect.runPromise(eachOf(names, (key) => breaker.execute({ key })(work)))
-        const kept = await Effect.runPromise(breaker.stats(names[0] ?? ""))
+        const kept = await Effect.runPromise(breaker.statistics(names[0] ?? ""))
         verify(breakerKey, kept.successes === 1)
         return breaker
       })
-    ),
+    )
+  ]
+  if (!effort.slow) return rows
+  rows.push(
     row(
       cockatiel,
       await bytesEach(size, async () => {
@@ -254,10 +264,7 @@ const breakerKeys = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
         }
         return breakers
       })
-    )
-  ]
-  if (!effort.slow) return rows
-  rows.push(
+    ),
     row(
       effect,
       await bytesEach(size, async () => {
@@ -289,10 +296,13 @@ const cachedKeys = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
         await Effect.runPromise(
           eachOf(results, (result) => cache.execute({ key: result.name })(Effect.succeed(result)))
         )
-        verify(cachedKey, (await Effect.runPromise(cache.stats)).size === size)
+        verify(cachedKey, (await Effect.runPromise(cache.statistics)).size === size)
         return cache
       })
-    ),
+    )
+  ]
+  if (!effort.slow) return rows
+  rows.push(
     row(
       lru,
       await bytesEach(size, async () => {
@@ -301,10 +311,7 @@ const cachedKeys = async (effort: Effort): Promise<ReadonlyArray<Scaled>> => {
         verify(cachedKey, cache.size === size)
         return cache
       })
-    )
-  ]
-  if (!effort.slow) return rows
-  rows.push(
+    ),
     row(
       effect,
       await bytesEach(size, async () => {
@@ -330,9 +337,6 @@ const waitingCallers = async (effort: Effort): Promise<ReadonlyArray<Scaled>> =>
     const { promise: answered, resolve: release } = Promise.withResolvers<number>()
     const get = prepare(Effect.promise(() => answered))
     const fibers: Array<Fiber.Fiber<number>> = []
-    for (let index = 0; index < size; index++) fibers.push(Effect.runFork(Effect.never))
-    for (const fiber of fibers) fiber.interruptUnsafe()
-    fibers.length = 0
     const cost = await bytesEach(size, async () => {
       for (let index = 0; index < size; index++) fibers.push(Effect.runFork(get))
       return fibers
