@@ -198,6 +198,7 @@ export const make = (options: Options): Effect.Effect<RateLimiter> =>
  * Creates a limiter inside another one: a call goes through both in the same moment or not at all, and is refused by what
  * either of them says. Who waits for the outer one waits there with the calls of all the others inside it, in the order in
  * which they got so far. `throttled`, `change` and `state` are about the inner one alone.
+ * `outer` must be a value that this module made, not a copy of one.
  */
 export const makeWithin = (outer: RateLimiter, options: Options): Effect.Effect<RateLimiter> =>
   Effect.withFiber((fiber) => {

@@ -45,8 +45,11 @@ export class Rules {
   readonly maxQueued: number
   private readonly refusal: Refusal
   // Within a millisecond all refusals of the same cost are the same: in an overload there may be hundreds of them.
-  private refused: RateLimited | undefined = undefined
+  private refused: Effect.Effect<never, RateLimited> | undefined = undefined
   private refusedFor = 0
+  private refusedCost = 0
+  private refusedWaiting = 0
+  private refusedKey: string | undefined = undefined
 
   constructor(clock: SteadyClock, maxWaitMillis: number, maxQueued: number, refusal: Refusal) {
     this.clock = clock
@@ -58,19 +61,20 @@ export class Rules {
   refuse({ key, waiting }: Line, waitMillis: number, cost: number): Effect.Effect<never, RateLimited> {
     // The tokens may be there already for those before it: even then it has to wait for them.
     const millis = Math.max(1, waitMillis)
-    let { refused } = this
     if (
-      refused === undefined ||
-      this.refusedFor !== millis ||
-      refused.cost !== cost ||
-      refused.waiting !== waiting ||
-      refused.key !== key
+      this.refused !== undefined &&
+      this.refusedFor === millis &&
+      this.refusedCost === cost &&
+      this.refusedWaiting === waiting &&
+      this.refusedKey === key
     ) {
-      this.refusedFor = millis
-      refused = this.refusal({ retryAfter: Duration.millis(millis), cost, waiting, key })
-      this.refused = refused
+      return this.refused
     }
-    return Effect.fail(refused)
+    this.refusedFor = millis
+    this.refusedCost = cost
+    this.refusedWaiting = waiting
+    this.refusedKey = key
+    return (this.refused = Effect.fail(this.refusal({ retryAfter: Duration.millis(millis), cost, waiting, key })))
   }
 }
 
