@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: what a call through each primitive costs, beside the libraries it is compared with.
  *
- * All are measured in one run, in interleaved rounds, as medians, with every result checked. `--quick` takes a short look.
- * Exits with 1 when a result is wrong or a target is missed.
+ * All are measured in one run, in interleaved rounds, as medians of processor time, with every result checked.
+ * `--quick` takes a short look. Exits with 1 when a result is wrong or a target is missed.
  */
 import { cpus } from "node:os"
 import { parseArgs } from "node:util"

@@ -8,7 +8,7 @@ import { LRUCache } from "lru-cache"
 import pLimit from "p-limit"
 import { cockatiel, effect, effectBreaker, limit, lru, ours } from "./cases.ts"
 import { call, lookup, value, work } from "./loops.ts"
-import { collect, median } from "./measure.ts"
+import { collect, median, processorMillis } from "./measure.ts"
 
 /** One thing at a small and at a large size, or only at a large one. */
 export interface Scaled {
@@ -71,9 +71,9 @@ const timeWaiting = async (by: string, callers: number, calls: number): Promise<
   const done = { calls: 0 }
   const batches = Math.max(1, Math.round(calls / callers))
   collect()
-  const start = performance.now()
+  const start = processorMillis()
   for (let batch = 0; batch < batches; batch++) await waitingRuns[by]?.(callers, one(done))
-  const millis = performance.now() - start
+  const millis = processorMillis() - start
   verify(`${waiting}, ${by}`, done.calls === batches * callers)
   return (millis * 1e6) / (batches * callers)
 }
@@ -152,9 +152,9 @@ const full: Readonly<Record<string, (capacity: number) => Promise<Misses>>> = {
 }
 
 const timeMisses = async (by: string, misses: Misses, calls: number): Promise<number> => {
-  const start = performance.now()
+  const start = processorMillis()
   const good = await misses(calls)
-  const millis = performance.now() - start
+  const millis = processorMillis() - start
   verify(`${evicting}, ${by}`, good === calls)
   return (millis * 1e6) / calls
 }
