@@ -252,7 +252,7 @@ export class UsersGroup extends HttpApiGroup.make("users")
     }).annotate(OpenApi.Summary, "Does this user exist? A user who does not is an answer, not an error."),
     HttpApiEndpoint.get("stats", "/api/v1/api-client-stats", {
       success: ClientStatsResponse,
-      error: internalError
+      error: [internalError, unavailable]
     }).annotate(OpenApi.Summary, "Cache, circuits and rate limits of the two sites.")
   )
   .middleware(Authentication) {}
@@ -268,7 +268,7 @@ export class ImportsGroup extends HttpApiGroup.make("imports")
     HttpApiEndpoint.get("progress", "/api/v1/import-progress/:user/:platform", {
       params: userAndPlatform,
       success: ImportProgress,
-      error: notFound
+      error: [notFound, unavailable]
     }).annotate(OpenApi.Summary, "The latest import of a user."),
     HttpApiEndpoint.get("events", "/api/v1/import-progress/:user/:platform/events", {
       params: userAndPlatform,
@@ -278,9 +278,9 @@ export class ImportsGroup extends HttpApiGroup.make("imports")
     HttpApiEndpoint.delete("cancel", "/api/v1/import-progress/:user/:platform", {
       params: userAndPlatform,
       success: ImportProgress,
-      error: notFound
+      error: [notFound, unavailable]
     }).annotate(OpenApi.Summary, "Cancel a queued or running import; what it has stored stays."),
-    HttpApiEndpoint.get("list", "/api/v1/imports", { success: ImportList }).annotate(
+    HttpApiEndpoint.get("list", "/api/v1/imports", { success: ImportList, error: unavailable }).annotate(
       OpenApi.Summary,
       "Running, queued and recent imports."
     )
@@ -300,7 +300,8 @@ export class GamesGroup extends HttpApiGroup.make("games")
           )
         )
       },
-      success: GamePage
+      success: GamePage,
+      error: unavailable
     }).annotate(OpenApi.Summary, "The stored games of a user, newest first."),
     HttpApiEndpoint.get("pgn", "/api/v1/games/:platform/:id/pgn", {
       params: {
@@ -308,7 +309,7 @@ export class GamesGroup extends HttpApiGroup.make("games")
         id: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9:-]{1,64}$/, { message: "is not the id of a game" }))
       },
       success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "application/x-chess-pgn" })),
-      error: notFound
+      error: [notFound, unavailable]
     }).annotate(OpenApi.Summary, "The PGN of one game, as it came from the site.")
   )
   .middleware(Authentication) {}

@@ -1,9 +1,10 @@
 /**
  * Implements the endpoints of `Api`: asks the services, and puts their answers and errors into the words of the API.
  *
- * A failing database is nothing a caller can act on, so it becomes a defect: the server logs it and answers 500.
+ * A database that is locked or out of reach is answered with 503, because asking again may help. Any other failure of it
+ * is nothing a caller can act on, so it becomes a defect: the server logs it and answers 500.
  */
-import { Clock, Context, DateTime, Duration, Effect, Layer, Option, Schedule, Schema, Stream } from "effect"
+import { Cause, Clock, Context, DateTime, Duration, Effect, Layer, Option, Schedule, Schema, Stream } from "effect"
 import type { CircuitBreaker } from "effect-resilience"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
@@ -43,7 +44,7 @@ export const users = HttpApiBuilder.group(
         const cache = yield* users.stats
         const lichessState = yield* lichess.state
         const chessComState = yield* chessCom.state
-        const list = yield* Effect.orDie(imports.list)
+        const list = yield* orUnavailable(imports.list)
         const looked = cache.hits + cache.joined + cache.misses
         return {
           success: true,
@@ -89,7 +90,7 @@ export const imports = HttpApiBuilder.group(
       { platform, user }: { readonly user: UserName; readonly platform: Platform }
     ) =>
       Effect.flatMap(
-        Effect.orDie(progress),
+        orUnavailable(progress),
         Option.match({ onNone: () => Effect.fail(neverImported(user, platform)), onSome: Effect.succeed })
       )
 
@@ -124,7 +125,7 @@ export const imports = HttpApiBuilder.group(
                     retryAfter: error.retryAfter
                   })
                 ),
-              SqlError: Effect.die
+              SqlError: fromDatabase
             })
           )
         const url = `/api/v1/import-progress/${progress.user}/${progress.platform}`
@@ -150,7 +151,7 @@ export const imports = HttpApiBuilder.group(
         return eventStream(changes, drain.begun)
       }),
       list: () =>
-        Effect.map(Effect.orDie(imports.list), ({ queued, recent, running, slots }) => ({
+        Effect.map(orUnavailable(imports.list), ({ queued, recent, running, slots }) => ({
           slots,
           running: running.map(progressBody),
           queued: queued.map(progressBody),
@@ -190,12 +191,12 @@ export const games = HttpApiBuilder.group(
                     metadata: { field: "cursor" }
                   })
                 ),
-              SqlError: Effect.die
+              SqlError: fromDatabase
             })
           ),
       pgn: ({ params }) =>
         store.pgn(params.platform, params.id).pipe(
-          Effect.orDie,
+          orUnavailable,
           Effect.flatMap(
             Option.match({
               onNone: () =>
@@ -274,6 +275,23 @@ const fromUpstream = (error: UpstreamError) => {
       })
   }
 }
+
+const fromDatabase = (error: SqlError.SqlError): Effect.Effect<never, ApiError.Unavailable> =>
+  error.isRetryable
+    ? Effect.logWarning("The database is unavailable", Cause.fail(error)).pipe(
+        Effect.annotateLogs({ event: "http.database-unavailable" }),
+        Effect.andThen(
+          new ApiError.Unavailable({
+            code: "DATABASE_UNAVAILABLE",
+            error: "The database is busy or out of reach",
+            retryAfter: Duration.seconds(5)
+          })
+        )
+      )
+    : Effect.die(error)
+
+const orUnavailable = <A>(self: Effect.Effect<A, SqlError.SqlError>): Effect.Effect<A, ApiError.Unavailable> =>
+  Effect.catchTag(self, "SqlError", fromDatabase)
 
 const neverImported = (user: UserName, platform: Platform) =>
   new ApiError.NotFound({

@@ -118,12 +118,19 @@ const databaseError = new SqlError.SqlError({
   reason: new SqlError.UnknownError({ cause: new Error("secret of the database") })
 })
 
+// What the database says to everything it is asked, for the tests that look at that.
+const database: { failure: SqlError.SqlError | undefined } = { failure: undefined }
+
+const stored = <A>(value: A) =>
+  Effect.suspend(() => (database.failure === undefined ? Effect.succeed(value) : Effect.fail(database.failure)))
+
 // A user `follow` waits for the test before its import ends.
 const followed = Deferred.makeUnsafe<void>()
 const streams = { open: 0 }
 
 const imports = Layer.mock(GameImport, {
   start: ({ limit, owner, platform, premium, user }) => {
+    if (database.failure !== undefined) return Effect.fail(database.failure)
     switch (user) {
       case "full":
         return Effect.fail(new ImportQueueFull({ running: 2, waiting: 100, retryAfter: Duration.millis(90_001) }))
@@ -155,7 +162,7 @@ const imports = Layer.mock(GameImport, {
   progress: (user, platform) =>
     user === "broken"
       ? Effect.fail(databaseError)
-      : Effect.succeed(user === "nobody" ? Option.none() : Option.some(importOf(user, platform))),
+      : stored(user === "nobody" ? Option.none() : Option.some(importOf(user, platform))),
   changes: (user, platform) =>
     Stream.make(importOf(user, platform)).pipe(
       Stream.concat(
@@ -170,10 +177,10 @@ const imports = Layer.mock(GameImport, {
       Stream.ensuring(Effect.sync(() => void streams.open--))
     ),
   cancel: (user, platform) =>
-    Effect.succeed(
+    stored(
       user === "nobody" ? Option.none() : Option.some(importOf(user, platform, { status: "cancelled", finishedAt: 1 }))
     ),
-  list: Effect.succeed({
+  list: stored({
     running: [importOf("anna", "lichess")],
     queued: [importOf("bert", "chess.com", { status: "queued", queuePosition: 1 })],
     recent: [importOf("clara", "lichess", { status: "complete" })],
@@ -209,9 +216,9 @@ const store = Layer.mock(GameStore, {
       ? Effect.fail(new InvalidCursor())
       : user === "broken"
         ? Effect.fail(databaseError)
-        : Effect.succeed({ total: limit, games: [game], nextCursor: cursor === undefined ? "next" : null }),
+        : stored({ total: limit, games: [game], nextCursor: cursor === undefined ? "next" : null }),
   pgn: (platform, id) =>
-    Effect.succeed(id === "AbCdEfGh" ? Option.some(`[Site "${platform}"]\n\n1. e4 e5 1-0\n\n\n`) : Option.none())
+    stored(id === "AbCdEfGh" ? Option.some(`[Site "${platform}"]\n\n1. e4 e5 1-0\n\n\n`) : Option.none())
 })
 
 const keys = ApiKeys.layer([
@@ -263,6 +270,9 @@ const post = (path: string, body: string, headers: Record<string, string> = {}) 
     HttpClientRequest.bodyText(body, "application/json"),
     HttpClientRequest.setHeaders(headers)
   )
+
+const start = (user: string, headers: Record<string, string> = {}) =>
+  post("/api/v1/import-more-games", JSON.stringify({ user_id: user, platform: "lichess", limit: 100 }), headers)
 
 const validateUser = (user: unknown, platform: unknown = "lichess") =>
   post("/api/v1/validate-user", JSON.stringify({ user_id: user, platform }))
@@ -479,9 +489,6 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
   })
 
   describe("imports", () => {
-    const start = (user: string, headers: Record<string, string> = {}) =>
-      post("/api/v1/import-more-games", JSON.stringify({ user_id: user, platform: "lichess", limit: 100 }), headers)
-
     it.effect("starts one with 202, its id and where to follow it", () =>
       Effect.gen(function* () {
         const { body, status } = yield* json(start("Bert"))
@@ -609,6 +616,49 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
         assert.strictEqual(first[0]?.imported, 12)
         yield* Effect.suspend(() => (streams.open === 0 ? Effect.void : Effect.fail("still open"))).pipe(
           Effect.retry({ times: 500, schedule: Schedule.spaced("10 millis") })
+        )
+      })
+    )
+  })
+
+  describe("a failing database", () => {
+    const asking = [
+      ["starting an import", start("bert")],
+      ["the progress", HttpClientRequest.get("/api/v1/import-progress/anna/lichess")],
+      ["the events", HttpClientRequest.get("/api/v1/import-progress/anna/lichess/events")],
+      ["cancelling", HttpClientRequest.delete("/api/v1/import-progress/anna/lichess")],
+      ["the imports", HttpClientRequest.get("/api/v1/imports")],
+      ["the stats", HttpClientRequest.get("/api/v1/api-client-stats")],
+      ["the games", HttpClientRequest.get("/api/v1/games/anna/lichess")],
+      ["the PGN", HttpClientRequest.get("/api/v1/games/lichess/AbCdEfGh/pgn")]
+    ] as const
+
+    const cause = new Error("secret of the database")
+    const failing = (reason: SqlError.SqlErrorReason, request: HttpClientRequest.HttpClientRequest) =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => (database.failure = new SqlError.SqlError({ reason }))),
+        () => refusal(request),
+        () => Effect.sync(() => (database.failure = undefined))
+      )
+
+    it.effect.each(asking)("answers %s with 503 when it is locked or out of reach", ([, request]) =>
+      Effect.gen(function* () {
+        for (const reason of [new SqlError.LockTimeoutError({ cause }), new SqlError.ConnectionError({ cause })]) {
+          const error = yield* failing(reason, request)
+          assert.deepStrictEqual(
+            [error.statusCode, error.code, error.metadata, error.retryAfter],
+            [503, "DATABASE_UNAVAILABLE", {}, "5"]
+          )
+        }
+      })
+    )
+
+    it.effect.each(asking)("answers %s with 500 when asking again would not help", ([, request]) =>
+      Effect.gen(function* () {
+        const error = yield* failing(new SqlError.SqlSyntaxError({ cause }), request)
+        assert.deepStrictEqual(
+          [error.statusCode, error.code, error.metadata, error.retryAfter],
+          [500, "INTERNAL_ERROR", {}, undefined]
         )
       })
     )
@@ -794,14 +844,14 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
         )
         assert.sameMembers(described, [
           "post /api/v1/validate-user 200 400 401 413 500 503 504",
-          "get /api/v1/api-client-stats 200 400 401 413 500",
+          "get /api/v1/api-client-stats 200 400 401 413 500 503",
           "post /api/v1/import-more-games 200 202 400 401 413 429 500 503",
-          "get /api/v1/import-progress/{user}/{platform} 200 400 401 404 413 500",
-          "delete /api/v1/import-progress/{user}/{platform} 200 400 401 404 413 500",
+          "get /api/v1/import-progress/{user}/{platform} 200 400 401 404 413 500 503",
+          "delete /api/v1/import-progress/{user}/{platform} 200 400 401 404 413 500 503",
           "get /api/v1/import-progress/{user}/{platform}/events 200 400 401 404 413 500 503",
-          "get /api/v1/imports 200 400 401 413 500",
-          "get /api/v1/games/{user}/{platform} 200 400 401 413 500",
-          "get /api/v1/games/{platform}/{id}/pgn 200 400 401 404 413 500",
+          "get /api/v1/imports 200 400 401 413 500 503",
+          "get /api/v1/games/{user}/{platform} 200 400 401 413 500 503",
+          "get /api/v1/games/{platform}/{id}/pgn 200 400 401 404 413 500 503",
           "get /health 200 400 413 500"
         ])
       })
