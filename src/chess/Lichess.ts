@@ -166,7 +166,7 @@ export const make = Effect.fnUntraced(function* (
     const status = yield* userStatus(user)
     return yield* status === "active"
       ? client.unavailable("blocked", "the games of an existing user are hidden from this client", { status: 404 })
-      : new UserNotFound({ platform: "lichess", user })
+      : new UserNotFound({ platform: "lichess", user, status })
   })
 
   const body = (answer: UpstreamClient.OpenAnswer) => {

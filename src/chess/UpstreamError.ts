@@ -4,7 +4,7 @@
  * The refusals of the toolkit (open circuit, full queue, rate limit, deadline) are mapped to these at the edge of each
  * upstream, so nothing above it depends on which policies are in place.
  */
-import { Duration, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { displayName, Platform } from "./domain/Platform.ts"
 
 /** Why a site could not answer. */
@@ -50,12 +50,17 @@ export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("Upst
   }
 }
 
-/** The user does not exist on the site, or has closed the account, so there are no games to be had. */
+/**
+ * There are no games of the user to be had: the account is `closed`, or the name is `unknown` (the default), which is also
+ * said where a site does not tell the two apart.
+ */
 export class UserNotFound extends Schema.TaggedError<UserNotFound>()("UserNotFound", {
   platform: Platform,
-  user: Schema.String
+  user: Schema.String,
+  status: Schema.Literals(["closed", "unknown"]).pipe(Schema.withConstructorDefault(Effect.succeed("unknown" as const)))
 }) {
   override get message() {
+    if (this.status === "closed") return `User '${this.user}' on ${displayName(this.platform)} has closed the account`
     return `User '${this.user}' not found on ${displayName(this.platform)}`
   }
 }

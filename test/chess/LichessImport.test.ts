@@ -82,6 +82,14 @@ describe("LichessImport", () => {
         assert.strictEqual((yield* requests).byEndpoint.games, 1)
       }).pipe(Effect.provide(World.layerWorld()))
     )
+
+    it.effect("fails at once for a user who has closed the account, and says so", () =>
+      Effect.gen(function* () {
+        const done = yield* World.importGames(user, "lichess")
+        assert.deepInclude(done, { status: "failed", error: "User 'maria' on Lichess has closed the account" })
+        assert.strictEqual((yield* requests).byEndpoint.games, 1)
+      }).pipe(Effect.provide(World.layerWorld(player({ games: 40, state: "closed" }))))
+    )
   })
 
   describe("more", () => {
