@@ -69,7 +69,7 @@ const make = Effect.gen(function* () {
 
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const service = yield* spawner.spawn(
-    ChildProcess.make(process.execPath, ["--conditions=effect-resilience-source", main], {
+    ChildProcess.make(process.execPath, ["--max-semi-space-size=4", "--conditions=effect-resilience-source", main], {
       env: {
         HOST: "127.0.0.1",
         PORT: "0",

@@ -1,9 +1,10 @@
 /**
  * `npm run bench:import`: a large import through the service against the plain script, in one run.
  *
- * Both run in their own process with a heap of at most 96 MB, take the games from the same unthrottled stand-in in a
- * third process, and fill a new SQLite file each round. The rounds alternate; the medians are compared.
- * `--games=200000` and `--rounds=3` can be set. Exits with 1 when an import is not complete or a target is missed.
+ * Both run in their own process with a heap of at most 96 MB, the service otherwise with the flags of `npm start`. They
+ * take the games from the same unthrottled stand-in in a third process, and fill a new SQLite file each round. The rounds
+ * alternate; the medians are compared. `--games=200000` and `--rounds=3` can be set, and `--same-flags` gives the plain
+ * script the flags of `npm start` as well. Exits with 1 when an import is not complete or a target is missed.
  */
 import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
@@ -15,7 +16,11 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 
 const { values } = parseArgs({
-  options: { games: { type: "string", default: "200000" }, rounds: { type: "string", default: "3" } }
+  options: {
+    games: { type: "string", default: "200000" },
+    rounds: { type: "string", default: "3" },
+    "same-flags": { type: "boolean", default: false }
+  }
 })
 const games = Number(values.games)
 const rounds = Number(values.rounds)
@@ -72,8 +77,11 @@ const peakMiB = async (pid: number | undefined): Promise<number> => {
 
 const heap = "--max-old-space-size=96"
 
+const { scripts } = JSON.parse(await readFile(file("../../../package.json"), "utf8")) as { scripts: { start: string } }
+const startFlags = scripts.start.split(" ").filter((word) => word.startsWith("--"))
+
 const plain = async (baseUrl: string, database: string): Promise<Round> => {
-  const child = node([heap, file("plain.ts"), baseUrl, user, database])
+  const child = node([heap, ...(values["same-flags"] ? startFlags : []), file("plain.ts"), baseUrl, user, database])
   const result = await line(child, (text) => json(text) as { stored: number; millis: number; peakRssKiB: number })
   if (child.exitCode === null) await once(child, "exit")
   if (result.stored !== games) throw new Error(`The plain script stored ${result.stored} of ${games} games`)
@@ -81,7 +89,7 @@ const plain = async (baseUrl: string, database: string): Promise<Round> => {
 }
 
 const service = async (lichess: string, chessCom: string, database: string): Promise<Round> => {
-  const child = node([heap, file("../../../src/main.ts")], {
+  const child = node([heap, ...startFlags, file("../../../src/main.ts")], {
     PORT: "0",
     DATABASE_URL: `file:${database}`,
     LICHESS_BASE_URL: lichess,
