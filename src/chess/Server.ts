@@ -6,7 +6,7 @@
  */
 import { createServer, ServerResponse, STATUS_CODES } from "node:http"
 import type { Duplex } from "node:stream"
-import { NodeHttpServer } from "@effect/platform-node"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { ByteSize, Cause, Clock, type Duration, Effect, Exit, Layer } from "effect"
 import {
   HttpIncomingMessage,
