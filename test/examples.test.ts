@@ -43,6 +43,17 @@ describe.concurrent("examples", () => {
 })
 
 describe("documents", () => {
+  it("the table of the README has every primitive once", () => {
+    const exported = readFileSync(`${root}src/resilience/index.ts`, "utf8").matchAll(/^export \* as (\w+) from/gm)
+    const listed = readFileSync(`${root}README.md`, "utf8").matchAll(/^\| `(\w+)` \|/gm)
+    const primitives = [...exported].map(([, name]) => name)
+    assert.isNotEmpty(primitives)
+    assert.sameMembers(
+      [...listed].map(([, name]) => name),
+      primitives
+    )
+  })
+
   it.each(documents)("%s shows only code that the examples run", (document) => {
     const text = readFileSync(root + document, "utf8")
     const shown = [...text.matchAll(/(?:<!-- (examples\/[a-z-]+\.ts) -->\n)?```ts\n([\s\S]*?)```/g)]
