@@ -5,8 +5,8 @@
  * behind them commit together, so the workflow's one activity may run any number of times: it continues where the last
  * one ended. A process that dies or stops leaves the row unfinished, and the next one takes it up, in the old order.
  *
- * Trouble with a site only delays an import: it waits, longer each time, and gives up after many attempts that
- * brought nothing at all. Starting it again continues behind what was stored.
+ * Trouble with a site only delays an import: it waits, longer each time and without its slot when that is long, and
+ * gives up after many attempts that brought nothing at all. Starting it again continues behind what was stored.
  */
 import {
   Cause,
@@ -46,9 +46,12 @@ import type { UpstreamError, UserNotFound } from "./UpstreamError.ts"
 
 /** How far an import is, and where it stands in the queue. */
 export interface ImportProgress extends ImportJob {
-  /** 1 for the next to run; `null` for an import that does not wait. */
+  /** 1 for the next to run; `null` for an import that does not wait for a slot. */
   readonly queuePosition: number | null
-  /** How long it will probably wait still; `null` for one that does not wait, and while too little was measured. */
+  /**
+   * How long it will probably wait still, for a slot or, without one, for its next attempt; `null` for one that does not
+   * wait, and while too little was measured.
+   */
   readonly estimatedWaitSeconds: number | null
 }
 
@@ -74,7 +77,7 @@ export interface Started {
 /** All imports at one moment. */
 export interface ImportList {
   readonly running: ReadonlyArray<ImportProgress>
-  /** The next to run first. */
+  /** The next to run first, then those that gave their slot back until their next attempt. */
   readonly queued: ReadonlyArray<ImportProgress>
   /** Those that have ended, the newest first. */
   readonly recent: ReadonlyArray<ImportProgress>
@@ -113,7 +116,7 @@ export class GameImport extends Context.Service<
 export interface Options {
   /** Imports that run at the same time. Defaults to 2. */
   readonly maxConcurrent?: number | undefined
-  /** Imports that may wait for a slot. Defaults to 100. */
+  /** Imports that may wait for a slot, or for their next attempt without one. Defaults to 100. */
   readonly maxQueued?: number | undefined
   /** Unfinished imports that one owner may have. Defaults to 5. */
   readonly maxPerOwner?: number | undefined
@@ -125,6 +128,8 @@ export interface Options {
   readonly retryDelay?: Duration.Input | undefined
   /** The longest such wait, unless the site asks for more. Defaults to 5 minutes. */
   readonly maxRetryDelay?: Duration.Input | undefined
+  /** The shortest wait before an attempt for which an import gives its slot back. Defaults to 5 seconds. */
+  readonly minRest?: Duration.Input | undefined
   /** The shortest time between two changes that a follower sees. Defaults to 100 milliseconds. */
   readonly changeInterval?: Duration.Input | undefined
   readonly lichess?: LichessImport.Options | undefined
@@ -153,6 +158,7 @@ export const make = Effect.fnUntraced(function* (
     throw new RangeError(`GameImport: maxAttempts must be an integer >= 1, got ${maxAttempts}`)
   }
   const changeInterval = Duration.toMillis(options.changeInterval ?? "100 millis")
+  const minRest = Duration.fromInputUnsafe(options.minRest ?? "5 seconds")
   const backoff = Retry.exponential({
     base: options.retryDelay ?? "2 seconds",
     maxDelay: options.maxRetryDelay ?? "5 minutes",
@@ -199,11 +205,16 @@ export const make = Effect.fnUntraced(function* (
   })
 
   const toProgress = (job: ImportJob): Effect.Effect<ImportProgress> =>
-    Effect.map(slots.waiting(job.importId), (waiting) => ({
-      ...job,
-      queuePosition: waiting?.position ?? null,
-      estimatedWaitSeconds: waiting?.wait ? Math.ceil(Duration.toSeconds(waiting.wait)) : null
-    }))
+    Effect.map(slots.waiting(job.importId), (waiting) => {
+      const until = lives.get(job.importId)?.restsUntil
+      const wait =
+        until === undefined ? waiting?.wait : Duration.millis(Math.max(0, until - clock.currentTimeMillisUnsafe()))
+      return {
+        ...job,
+        queuePosition: waiting?.position ?? null,
+        estimatedWaitSeconds: wait ? Math.ceil(Duration.toSeconds(wait)) : null
+      }
+    })
 
   const current = (user: string, platform: Platform): Effect.Effect<Option.Option<ImportJob>, SqlError.SqlError> =>
     Effect.suspend(() => {
@@ -240,6 +251,33 @@ export const make = Effect.fnUntraced(function* (
       status: "queued",
       message: `Import queued - 0 of ${total} import slots available`
     })
+  })
+
+  // Others run in its slot until `delay` is over. Whoever cancels or stops it meanwhile interrupts this.
+  const rest = Effect.fn("GameImport.rest")(function* (live: Live, delay: Duration.Duration, reason: string) {
+    const { importId } = live.job
+    live.begun = undefined
+    live.restsUntil = clock.currentTimeMillisUnsafe() + Duration.toMillis(delay)
+    yield* log(live, "Info", "import.slot-released", "Import slot given back until the next attempt", {
+      delayMillis: Duration.toMillis(delay)
+    })
+    yield* slots.rest(importId)
+    yield* wakeWaiting
+    const stored = setStatus(live, { status: "queued", message: `Import waiting for its next attempt - ${reason}` })
+    yield* Effect.all([stored, Effect.sleep(delay)], { concurrency: 2, discard: true }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          live.restsUntil = undefined
+        })
+      )
+    )
+    yield* slots.resume(importId)
+    if ((yield* slots.waiting(importId)) !== undefined) {
+      yield* waits(live)
+      yield* wakeWaiting
+    }
+    yield* slots.turn(importId)
+    yield* hasSlot(live)
   })
 
   const end = Effect.fn("GameImport.end")(function* (live: Live, outcome: Outcome) {
@@ -322,7 +360,8 @@ export const make = Effect.fnUntraced(function* (
         reason: explain(error),
         delayMillis: Duration.toMillis(delay)
       })
-      yield* Effect.sleep(delay)
+      if (Duration.isLessThan(delay, minRest)) yield* Effect.sleep(delay)
+      else yield* rest(live, delay, explain(error))
     }
   })
 
@@ -474,7 +513,7 @@ export const make = Effect.fnUntraced(function* (
       return Option.some(yield* toProgress(live.job))
     }),
     list: Effect.gen(function* () {
-      const { available, running, waiting } = yield* slots.state
+      const { available, resting, running, waiting } = yield* slots.state
       const toProgresses = (ids: ReadonlyArray<string>) =>
         Effect.forEach(
           ids.flatMap((id) => lives.get(id) ?? []),
@@ -483,7 +522,7 @@ export const make = Effect.fnUntraced(function* (
       const recent = yield* store.recent(recentImports)
       return {
         running: yield* toProgresses(running),
-        queued: yield* toProgresses(waiting.map(({ importId }) => importId)),
+        queued: yield* toProgresses([...waiting.map(({ importId }) => importId), ...resting]),
         recent: yield* Effect.forEach(
           recent.filter((job) => isFinal(job.status)),
           toProgress
@@ -532,6 +571,8 @@ class Live {
   job: ImportJob
   /** Since when it has its slot in this process, and what it had looked at before. */
   begun: { readonly at: number; readonly checked: number } | undefined = undefined
+  /** When it wants a slot again, while it has given its own back. */
+  restsUntil: number | undefined = undefined
   /** Whether it has begun to fetch games. */
   working = false
   /** Counts the commits that brought it forward. */

@@ -2,8 +2,9 @@
  * Decides which imports run, which wait and which are refused.
  *
  * At most `total` imports hold a slot, at most `maxQueued` more wait, and no owner has more than `maxPerOwner` of both.
- * Premium imports go first, then the oldest. An import leaves only when it has ended, so the entries are exactly the
- * unfinished imports, and a restart fills them again from the store in the order they had.
+ * Premium imports go first, then the oldest. An import that can do nothing for a while rests: it has no slot, and is
+ * limited like one that waits. It leaves only when it has ended, so the entries are exactly the unfinished imports, and
+ * a restart fills them again from the store in the order they had.
  *
  * Local to the process: what it knows is rebuilt from the store, never saved.
  */
@@ -26,6 +27,15 @@ export interface ImportSlots {
   readonly restore: (entries: ReadonlyArray<Entry & { readonly hadSlot: boolean }>) => Effect.Effect<void>
   /** Waits until the import has a slot. Returns at once when it has one, and never when it is not entered. */
   readonly turn: (importId: string) => Effect.Effect<void>
+  /**
+   * Takes an import's slot for the first that waits, until it wants one again. Does nothing for one without a slot.
+   */
+  readonly rest: (importId: string) => Effect.Effect<void>
+  /**
+   * Queues an import that rests, before those created after it, or gives it a free slot; `turn` waits for that. Does
+   * nothing for one that does not rest.
+   */
+  readonly resume: (importId: string) => Effect.Effect<void>
   /** Ends an import's stay, and gives its slot to the first that waits. Does nothing for one that is not entered. */
   readonly leave: (importId: string) => Effect.Effect<void>
   /** Reads who runs and who waits. */
@@ -59,13 +69,15 @@ export interface State {
   readonly running: ReadonlyArray<string>
   /** The imports that wait, the next to run first. */
   readonly waiting: ReadonlyArray<Waiting>
+  /** The ids of the imports that rest, the longest first. */
+  readonly resting: ReadonlyArray<string>
 }
 
 /** How many imports are let in. */
 export interface Options {
   /** Imports that run at the same time. Defaults to 2. */
   readonly total?: number | undefined
-  /** Imports that may wait. Defaults to 100. */
+  /** Imports that may wait or rest while every slot is taken. Defaults to 100. */
   readonly maxQueued?: number | undefined
   /** Unfinished imports that one owner may have. Defaults to 5. */
   readonly maxPerOwner?: number | undefined
@@ -81,9 +93,10 @@ export interface Estimates {
   readonly average: () => number | null
 }
 
-/** The import was refused: every slot is taken, and so is every place in the queue. */
+/** The import was refused: every place is taken, by imports that run, wait and rest. */
 export class ImportQueueFull extends Schema.TaggedError<ImportQueueFull>()("ImportQueueFull", {
   running: Schema.Int,
+  /** Those that rest included. */
   waiting: Schema.Int,
   /** When a place will probably be free; a minute when nothing was measured. */
   retryAfter: Schema.Duration
@@ -115,6 +128,7 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
     const places = new Map<string, Place>()
     const running: Array<Place> = []
     const waiting: Array<Place> = []
+    const resting: Array<Place> = []
     // Places kept while their import is being created; they count as entered.
     let kept = 0
     let sequence = 0
@@ -135,15 +149,24 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
       }
     }
 
+    const queue = (place: Place) => {
+      let at = waiting.length
+      while (at > 0 && isBefore(place, waiting[at - 1]!)) at--
+      waiting.splice(at, 0, place)
+      fill()
+    }
+
     const enter = (entry: Entry, rank: Rank) => {
       if (places.has(entry.importId)) return
       const place: Place = { entry, rank, sequence: sequence++, turn: Deferred.makeUnsafe() }
       places.set(entry.importId, place)
       count(entry.owner, 1)
-      let at = waiting.length
-      while (at > 0 && isBefore(place, waiting[at - 1]!)) at--
-      waiting.splice(at, 0, place)
-      fill()
+      queue(place)
+    }
+
+    const take = (importId: string, from: Array<Place>): Place | undefined => {
+      const at = from.findIndex((place) => place.entry.importId === importId)
+      return at < 0 ? undefined : from.splice(at, 1)[0]
     }
 
     const waits = (upTo: number): ReadonlyArray<number | null> => {
@@ -167,7 +190,8 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
     })
 
     const retryAfter = () => {
-      const soonest = waits(1)[0] ?? 60_000
+      // How long an import rests, and so when it ends, was not measured.
+      const soonest = (places.size > 0 && running.length === 0 ? null : waits(1)[0]) ?? 60_000
       return Duration.millis(Math.max(1000, soonest))
     }
 
@@ -178,7 +202,11 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
         }
         if (places.size + kept >= total + maxQueued) {
           return Effect.fail(
-            new ImportQueueFull({ running: running.length, waiting: waiting.length, retryAfter: retryAfter() })
+            new ImportQueueFull({
+              running: running.length,
+              waiting: waiting.length + resting.length,
+              retryAfter: retryAfter()
+            })
           )
         }
         kept++
@@ -206,14 +234,26 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
           const place = places.get(importId)
           return place === undefined ? Effect.never : Deferred.await(place.turn)
         }),
+      rest: (importId) =>
+        Effect.sync(() => {
+          const place = take(importId, running)
+          if (place === undefined) return
+          const rested = { ...place, rank: rankOf(place.entry), turn: Deferred.makeUnsafe<void>() }
+          places.set(importId, rested)
+          resting.push(rested)
+          fill()
+        }),
+      resume: (importId) =>
+        Effect.sync(() => {
+          const place = take(importId, resting)
+          if (place !== undefined) queue(place)
+        }),
       leave: (importId) =>
         Effect.sync(() => {
-          const place = places.get(importId)
+          const place = take(importId, running) ?? take(importId, waiting) ?? take(importId, resting)
           if (place === undefined) return
           places.delete(importId)
           count(place.entry.owner, -1)
-          const list = running.includes(place) ? running : waiting
-          list.splice(list.indexOf(place), 1)
           fill()
         }),
       state: Effect.sync(() => {
@@ -222,7 +262,8 @@ export const make = (options: Options = {}): Effect.Effect<ImportSlots> =>
           total,
           available: total - running.length,
           running: running.map((place) => place.entry.importId),
-          waiting: waiting.map((place, index) => toWaiting(place, index, estimated[index] ?? null))
+          waiting: waiting.map((place, index) => toWaiting(place, index, estimated[index] ?? null)),
+          resting: resting.map((place) => place.entry.importId)
         }
       }),
       waiting: (importId) =>

@@ -383,7 +383,8 @@ describe("GameImport", () => {
         yield* sites.lichess.inject({ kind: "unavailable", from: "1 second", for: "15 minutes" })
         yield* World.advance("10 minutes")
         const paused = yield* progress("anna")
-        assert.strictEqual(paused.status, "importing")
+        assert.strictEqual(paused.status, "queued")
+        assert.isAtLeast(paused.imported, 150)
         yield* World.untilEnded("anna", "lichess")
         const done = yield* progress("anna")
         assert.deepInclude(done, { status: "complete", imported: 400 })
@@ -438,6 +439,185 @@ describe("GameImport", () => {
         yield* start("anna")
         assert.deepInclude(yield* World.untilEnded("anna", "lichess"), { status: "complete", imported: 400 })
       }).pipe(Effect.provide(World.layerWorld({ users }, { maxAttempts: 2 })))
+    )
+  })
+
+  describe("a wait for a site", () => {
+    const outage = Effect.fnUntraced(function* (duration: Duration.Input) {
+      const sites = yield* World.Sites
+      yield* sites.lichess.inject({ kind: "unavailable", for: duration })
+    })
+
+    const untilResting = (users: string) =>
+      World.advance("1 second").pipe(
+        Effect.andThen(list),
+        Effect.repeat({ until: ({ queued, running }) => queued === users && running === "", times: 600 }),
+        Effect.map((now) => assert.deepInclude(now, { running: "", queued: users }))
+      )
+
+    // Who has a slot, by what the log says, and how many had one at the same time.
+    const recordSlots = Effect.sync(() => {
+      const held = new Set<unknown>()
+      const events: Array<string> = []
+      const record = { max: 0, events }
+      const recorder = Logger.make(({ fiber }) => {
+        const { event, user } = fiber.getRef(References.CurrentLogAnnotations)
+        if (!String(event).startsWith("import.")) return
+        if (event === "import.slot-acquired") held.add(user)
+        else if (event === "import.retry") return
+        else held.delete(user)
+        record.max = Math.max(record.max, held.size)
+        events.push(`${user} ${event}`)
+      })
+      return { record, layer: Logger.layer([recorder]) }
+    })
+
+    it.effect("gives the slots to others, and takes them again in order when it is over", () =>
+      Effect.gen(function* () {
+        const { layer, record } = yield* recordSlots
+        yield* Effect.gen(function* () {
+          yield* outage("1 hour")
+          for (const user of ["anna", "bela"]) yield* start(user)
+          yield* World.advance("5 minutes")
+          for (const user of ["cora", "dora", "emil"]) yield* start(user, { platform: "chess.com" })
+          for (const user of ["cora", "dora", "emil"]) {
+            const done = yield* World.untilEnded(user, "chess.com")
+            assert.strictEqual(done.status, "complete")
+            assert.isBelow(done.finishedAt! - done.createdAt, Duration.toMillis("1 minute"))
+          }
+          for (const user of ["anna", "bela"]) {
+            const done = yield* World.untilEnded(user, "lichess")
+            assert.deepInclude(done, { status: "complete", imported: 400 })
+            assert.isAbove(done.finishedAt! - done.createdAt, Duration.toMillis("1 hour"))
+          }
+          assert.deepStrictEqual((yield* list).slots, { total: 2, available: 2 })
+        }).pipe(Effect.provide(Layer.provideMerge(World.layerWorld(slow, { maxAttempts: 40 }), layer)))
+        assert.strictEqual(record.max, 2)
+        assert.deepStrictEqual(
+          record.events.filter((_) => _.startsWith("anna") && !_.endsWith("waiting")).slice(0, 3),
+          ["anna import.slot-acquired", "anna import.slot-released", "anna import.slot-acquired"]
+        )
+      })
+    )
+
+    it.effect("never lets more run than there are slots", () =>
+      Effect.gen(function* () {
+        const { layer, record } = yield* recordSlots
+        yield* Effect.gen(function* () {
+          yield* outage("20 minutes")
+          for (const user of ["anna", "bela", "cora"]) yield* start(user)
+          let queued = 0
+          for (let second = 0; second < 1500; second++) {
+            yield* World.advance("1 second")
+            const now = yield* list
+            assert.strictEqual(now.slots.available, now.running === "" ? 1 : 0)
+            queued = Math.max(queued, now.queued.split(" ").length)
+          }
+          assert.strictEqual(queued, 3)
+          for (const user of ["anna", "bela", "cora"]) {
+            assert.deepInclude(yield* World.untilEnded(user, "lichess"), { status: "complete", imported: 400 })
+          }
+          assert.strictEqual((yield* exports).max, 1)
+        }).pipe(
+          Effect.provide(Layer.provideMerge(World.layerWorld(slow, { maxAttempts: 40, maxConcurrent: 1 }), layer))
+        )
+        assert.strictEqual(record.max, 1)
+      })
+    )
+
+    it.effect("says for what and how long it waits, and counts for its owner", () =>
+      Effect.gen(function* () {
+        yield* outage("1 hour")
+        yield* start("anna", { owner: "one" })
+        const waiting = yield* World.advance("1 second").pipe(
+          Effect.andThen(progress("anna")),
+          Effect.repeat({ until: ({ estimatedWaitSeconds }) => (estimatedWaitSeconds ?? 0) > 10, times: 600 })
+        )
+        assert.deepInclude(waiting, { status: "queued", queuePosition: null, finishedAt: null })
+        assert.match(waiting.message, /^Import waiting for its next attempt - Lichess is unavailable/)
+        yield* World.advance("2 seconds")
+        assert.strictEqual((yield* progress("anna")).estimatedWaitSeconds, waiting.estimatedWaitSeconds! - 2)
+        assert.deepInclude(yield* list, { running: "", queued: "anna", slots: { total: 2, available: 2 } })
+        assert.strictEqual((yield* start("anna")).outcome, "already-running")
+        assert.strictEqual((yield* Effect.flip(start("bela", { owner: "one" })))._tag, "TooManyImports")
+      }).pipe(Effect.provide(World.layerWorld(slow, { maxPerOwner: 1 })))
+    )
+
+    it.effect("can be cancelled at once, and so can the wait for a slot after it", () =>
+      Effect.gen(function* () {
+        yield* outage("10 minutes")
+        for (const user of ["anna", "bela"]) yield* start(user)
+        yield* World.advance("4 minutes")
+        yield* untilResting("anna bela")
+        const resting = yield* cancel("anna")
+        assert.deepInclude(resting, { status: "cancelled", queuePosition: null, estimatedWaitSeconds: null })
+        assert.deepInclude(yield* list, { running: "", queued: "bela" })
+
+        const sites = yield* World.Sites
+        yield* sites.chessCom.inject({ kind: "delay", delay: "50 seconds" })
+        yield* start("cora", { platform: "chess.com" })
+        yield* World.advance("1 second").pipe(
+          Effect.andThen(progress("bela")),
+          Effect.repeat({ until: (_) => _.queuePosition !== null, times: 300 })
+        )
+        assert.deepInclude(yield* progress("bela"), {
+          status: "queued",
+          message: "Import queued - 0 of 1 import slots available",
+          queuePosition: 1
+        })
+        assert.deepInclude(yield* list, { running: "cora", queued: "bela" })
+        assert.strictEqual((yield* cancel("bela")).status, "cancelled")
+        assert.deepInclude(yield* list, { running: "cora", queued: "" })
+      }).pipe(Effect.provide(World.layerWorld(slow, { maxAttempts: 40, maxConcurrent: 1 })))
+    )
+
+    it.effect("keeps the slot when it is short", () =>
+      Effect.gen(function* () {
+        const { layer, record } = yield* recordSlots
+        yield* Effect.gen(function* () {
+          const sites = yield* World.Sites
+          yield* sites.lichess.inject({ kind: "cut-in-game", after: 150, times: 1 })
+          for (const user of ["anna", "bela"]) yield* start(user)
+          yield* World.untilEnded("bela", "lichess")
+        }).pipe(Effect.provide(Layer.provideMerge(World.layerWorld(slow, { maxConcurrent: 1 }), layer)))
+        assert.deepStrictEqual(record.events, [
+          "anna import.slot-acquired",
+          "bela import.waiting",
+          "anna import.completed",
+          "bela import.slot-acquired",
+          "bela import.completed"
+        ])
+      })
+    )
+
+    it.effect("outlives a restart, in the old order", () =>
+      Effect.gen(function* () {
+        yield* outage("20 minutes")
+        yield* inProcess(
+          Effect.gen(function* () {
+            for (const user of ["anna", "bela", "cora"]) yield* start(user)
+            yield* World.advance("3 minutes").pipe(
+              Effect.andThen(list),
+              Effect.repeat({ until: ({ running }) => running === "", times: 100 })
+            )
+            assert.deepInclude(yield* list, { running: "", slots: { total: 2, available: 2 } })
+          })
+        )
+        yield* inProcess(
+          Effect.gen(function* () {
+            const store = yield* ImportStore
+            assert.deepStrictEqual(
+              (yield* store.unfinished).map((_) => _.finishedAt),
+              [null, null, null]
+            )
+            assert.deepInclude(yield* list, { running: "anna bela", queued: "cora" })
+            for (const user of ["anna", "bela", "cora"]) {
+              assert.deepInclude(yield* World.untilEnded(user, "lichess"), { status: "complete", imported: 400 })
+            }
+          }),
+          { maxAttempts: 40 }
+        )
+      }).pipe(Effect.provide(layerMachine))
     )
   })
 

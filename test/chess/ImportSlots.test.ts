@@ -146,6 +146,92 @@ describe("ImportSlots", () => {
     )
   })
 
+  describe("rest", () => {
+    const resting = (slots: ImportSlots.ImportSlots) => Effect.map(slots.state, (_) => _.resting.join(" "))
+
+    it.effect("gives the slot to the first that waits, and back only when one is free", () =>
+      Effect.gen(function* () {
+        const slots = yield* ImportSlots.make({ total: 1 })
+        yield* Effect.forEach(["a", "b", "c"], (id, index) => admit(slots, id, { createdAt: index }))
+        yield* slots.turn("a")
+        yield* slots.rest("a")
+        assert.strictEqual(yield* order(slots), "b | c")
+        assert.strictEqual(yield* resting(slots), "a")
+        assert.isUndefined(yield* slots.waiting("a"))
+        const again = yield* Effect.forkChild(slots.turn("a"), { startImmediately: true })
+        yield* slots.resume("a")
+        yield* Effect.yieldNow
+        assert.strictEqual(yield* order(slots), "b | a c")
+        assert.strictEqual(yield* resting(slots), "")
+        assert.isUndefined(again.pollUnsafe())
+        yield* slots.leave("b")
+        yield* Fiber.join(again)
+        assert.strictEqual(yield* order(slots), "a | c")
+      })
+    )
+
+    it.effect("leaves the slot free when nobody waits, and takes it again at once", () =>
+      Effect.gen(function* () {
+        const slots = yield* ImportSlots.make({ total: 1 })
+        yield* admit(slots, "a")
+        yield* slots.rest("a")
+        assert.deepInclude(yield* slots.state, { available: 1, running: [], waiting: [], resting: ["a"] })
+        yield* slots.resume("a")
+        yield* slots.turn("a")
+        assert.strictEqual(yield* order(slots), "a |")
+      })
+    )
+
+    it.effect("lets it queue before those created later, and behind premium ones", () =>
+      Effect.gen(function* () {
+        const slots = yield* ImportSlots.make({ total: 2 })
+        yield* slots.restore([
+          { ...entry("first", { createdAt: 2 }), hadSlot: true },
+          { ...entry("rich", { createdAt: 1, premium: true }), hadSlot: true }
+        ])
+        yield* Effect.forEach(["c", "d", "e"], (id, index) => admit(slots, id, { createdAt: 3 + index }))
+        yield* admit(slots, "rich-late", { createdAt: 7, premium: true })
+        yield* slots.rest("first")
+        yield* slots.rest("rich")
+        assert.strictEqual(yield* order(slots), "rich-late c | d e")
+        yield* admit(slots, "rich-later", { createdAt: 8, premium: true })
+        yield* slots.resume("first")
+        yield* slots.resume("rich")
+        assert.strictEqual(yield* order(slots), "rich-late c | rich rich-later first d e")
+      })
+    )
+
+    it.effect("counts for its owner and for the places, until it leaves", () =>
+      Effect.gen(function* () {
+        const slots = yield* ImportSlots.make({ total: 1, maxQueued: 1, maxPerOwner: 2 })
+        yield* admit(slots, "a", { owner: "one" })
+        yield* slots.rest("a")
+        yield* admit(slots, "b", { owner: "one" })
+        yield* slots.rest("b")
+        assert.strictEqual((yield* Effect.flip(admit(slots, "c", { owner: "one" })))._tag, "TooManyImports")
+        const refused = yield* Effect.flip(admit(slots, "c"))
+        assert.deepInclude(refused, { _tag: "ImportQueueFull", running: 0, waiting: 2 })
+        assert.strictEqual(Duration.toSeconds(refused.retryAfter), 60)
+        yield* slots.leave("a")
+        assert.strictEqual(yield* resting(slots), "b")
+        yield* admit(slots, "c", { owner: "one" })
+        assert.strictEqual(yield* order(slots), "c |")
+      })
+    )
+
+    it.effect("changes nothing for an import without a slot, and resume nothing for one that does not rest", () =>
+      Effect.gen(function* () {
+        const slots = yield* ImportSlots.make({ total: 1 })
+        yield* admit(slots, "a")
+        yield* admit(slots, "b")
+        for (const id of ["b", "unknown"]) yield* slots.rest(id)
+        for (const id of ["a", "b", "unknown"]) yield* slots.resume(id)
+        assert.strictEqual(yield* order(slots), "a | b")
+        assert.strictEqual(yield* resting(slots), "")
+      })
+    )
+  })
+
   describe("restore", () => {
     it.effect("gives the slots to those that had one, whatever the others are, and keeps priorities for the rest", () =>
       Effect.gen(function* () {
