@@ -49,15 +49,7 @@ type Oddity = (typeof oddities)[number]
 
 /** Creates the writer of a world. */
 export const make = (world: World): ChessComGames => {
-  const rendered = new Map<number, Moves>()
-  const movesOf = (game: GamePool.PooledGame, control: Clocks.Control): Moves => {
-    const key = game.number * 64 + control.number
-    const known = rendered.get(key)
-    if (known !== undefined) return known
-    const moves = renderMoves(game, control)
-    rendered.set(key, moves)
-    return moves
-  }
+  const movesOf = Clocks.renderOnce(renderMoves)
 
   const detail = (account: Account, index: number): Detail => {
     const bits = Hash.combine(account.hash, index)

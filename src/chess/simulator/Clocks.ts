@@ -81,3 +81,18 @@ export const toTenths = (centis: number): string => {
 }
 
 const pad = (value: number): string => (value < 10 ? `0${value}` : String(value))
+
+/** Renders each game of the pool once for each time control, when it is first asked for. */
+export const renderOnce = <A extends object>(
+  render: (game: PooledGame, control: Control) => A
+): ((game: PooledGame, control: Control) => A) => {
+  const rendered = new Map<number, A>()
+  return (game, control) => {
+    const key = game.number * 64 + control.number
+    const known = rendered.get(key)
+    if (known !== undefined) return known
+    const made = render(game, control)
+    rendered.set(key, made)
+    return made
+  }
+}

@@ -91,15 +91,7 @@ const nameless: ReadonlySet<Oddity> = new Set<Oddity>(["engine", "anonymous", "i
 
 /** Creates the writer of a world. */
 export const make = (world: World): LichessGames => {
-  const rendered = new Map<number, Moves>()
-  const movesOf = (game: GamePool.PooledGame, control: Clocks.Control): Moves => {
-    const key = game.number * 64 + control.number
-    const known = rendered.get(key)
-    if (known !== undefined) return known
-    const moves = renderMoves(game, control)
-    rendered.set(key, moves)
-    return moves
-  }
+  const movesOf = Clocks.renderOnce(renderMoves)
   // What an opponent's side begins with is the same in all games.
   const sides = world.opponents.map(sideOf)
 
