@@ -7,7 +7,7 @@
 import { createServer, ServerResponse, STATUS_CODES } from "node:http"
 import type { Duplex } from "node:stream"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Cause, Clock, type Duration, Effect, Exit, Layer } from "effect"
+import { ByteSize, Cause, Clock, Duration, Effect, Exit, Layer } from "effect"
 import {
   HttpIncomingMessage,
   HttpMiddleware,
@@ -17,9 +17,10 @@ import {
   HttpServerRequest,
   HttpServerResponse
 } from "effect/http"
-import { HttpApi, HttpApiBuilder, HttpApiMiddleware, HttpApiSwagger } from "effect/http-api"
+import { HttpApi, HttpApiBuilder, HttpApiMiddleware, HttpApiSwagger, OpenApi } from "effect/http-api"
 import { Api, ErrorResponses, maxBodyBytes } from "./Api.ts"
 import * as ApiError from "./ApiError.ts"
+import * as Documents from "./Documents.ts"
 import { Drain } from "./Drain.ts"
 import * as Handlers from "./Handlers.ts"
 
@@ -30,6 +31,8 @@ export interface Options {
   readonly port: number
   /** How long requests in flight may take when the server stops. */
   readonly shutdownTimeout: Duration.Input
+  /** How long a connection may move no byte in either direction: longer than any answer takes to begin. */
+  readonly idleTimeout: Duration.Input
 }
 
 /** Serves on the `HttpServer` of the context. */
@@ -64,14 +67,17 @@ export const layer = (options: Options) =>
     Layer.provide(
       NodeHttpServer.layer(
         // Node answers 408 to a request that does not arrive in time. Connections are kept for longer than the usual
-        // proxies keep theirs, so none is closed under a request that is already on its way.
+        // proxies keep theirs, so none is closed under a request that is already on its way. Who does not read the
+        // answer is given up: what is written to him is held in memory until then.
         () =>
           createServer({
             headersTimeout: 15_000,
             requestTimeout: 30_000,
             connectionsCheckingInterval: 5_000,
             keepAliveTimeout: 65_000
-          }).on("clientError", refuseUnreadable),
+          })
+            .setTimeout(Duration.toMillis(options.idleTimeout))
+            .on("clientError", refuseUnreadable),
         { host: options.host, port: options.port, gracefulShutdownTimeout: options.shutdownTimeout }
       )
     )
@@ -207,12 +213,12 @@ const withErrorBody = (response: HttpServerResponse.HttpServerResponse): HttpSer
 }
 
 const routes = Layer.mergeAll(
-  HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide(Handlers.layer),
-    Layer.provide(errorResponses)
-  ),
+  HttpApiBuilder.layer(Api).pipe(Layer.provide(Handlers.layer), Layer.provide(errorResponses)),
   // Swagger rather than Scalar: it needs neither fonts nor scripts from elsewhere.
-  HttpApiSwagger.layer(Api, { path: "/docs" }),
+  Layer.merge(
+    HttpApiSwagger.layer(Api, { path: "/docs" }),
+    HttpRouter.add("GET", "/openapi.json", HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
+  ).pipe(Layer.provide(Documents.layer)),
   startPage,
   wrongMethods,
   envelope

@@ -104,7 +104,8 @@ export const layer = (settings: Settings.Settings) =>
     host: settings.host,
     port: settings.port,
     // The rest of the time is for the imports to stop.
-    shutdownTimeout: Duration.times(settings.shutdownTimeout, 0.8)
+    shutdownTimeout: Duration.times(settings.shutdownTimeout, 0.8),
+    idleTimeout: Duration.sum(settings.validateDeadline, Duration.minutes(1))
   }).pipe(
     Layer.provide(parts(settings)),
     Layer.provide(pool(settings)),

@@ -867,6 +867,32 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
         assert.include(html, "/api/v1/validate-user")
       })
     )
+
+    it.effect.each(["/docs", "/openapi.json"])(
+      "%s comes compressed to those who take that, and once to each reader",
+      (path) =>
+        Effect.gen(function* () {
+          const get = (headers: Record<string, string>) =>
+            HttpClient.execute(HttpClientRequest.setHeaders(HttpClientRequest.get(path), headers))
+          const plain = yield* get({ "accept-encoding": "gzip;q=0, br" })
+          assert.isUndefined(plain.headers["content-encoding"])
+          const zipped = yield* get({ "accept-encoding": "br, GZIP;q=0.5" })
+          assert.deepStrictEqual(
+            [zipped.headers["content-encoding"], zipped.headers.vary, zipped.headers["content-type"]],
+            ["gzip", "accept-encoding", plain.headers["content-type"]]
+          )
+          assert.strictEqual(yield* zipped.text, yield* plain.text)
+          assert.isBelow(Number(zipped.headers["content-length"]), Number(plain.headers["content-length"]) / 2)
+
+          const { etag = "" } = plain.headers
+          assert.match(etag, /^W\/"[\w-]{22}"$/)
+          for (const tags of [etag, `"other", ${etag}`, "*"]) {
+            const again = yield* get({ "if-none-match": tags })
+            assert.deepStrictEqual([again.status, yield* again.text, again.headers.etag], [304, "", etag])
+          }
+          assert.strictEqual((yield* get({ "if-none-match": '"other"' })).status, 200)
+        })
+    )
   })
 })
 
@@ -908,14 +934,56 @@ describe("Server", () => {
     })
   )
 
-  it.live("answers with an error of its form to what never becomes a request", () => {
+  // The port of a server on a socket, which it only says in the log.
+  const logOfPort = () => {
     const port = Deferred.makeUnsafe<number>()
     const logger = Logger.make(({ message }) => {
       const [, digits] = /:(\d+),/.exec(String(message)) ?? []
       if (digits !== undefined) Deferred.doneUnsafe(port, Effect.succeed(Number(digits)))
     })
+    return { port: Deferred.await(port), layer: Logger.layer([logger]) }
+  }
+
+  const onSocket = (idleTimeout: Duration.Input) =>
+    Server.layer({ host: "127.0.0.1", port: 0, shutdownTimeout: "1 second", idleTimeout }).pipe(
+      Layer.provide(services),
+      Layer.fresh
+    )
+
+  it.live("gives up a client that reads nothing of a long answer", () => {
+    const log = logOfPort()
+    return Effect.gen(function* () {
+      const port = yield* log.port
+      // Far more than the buffers of the operating system take, so that the server has to wait for the reader.
+      const asked = 20
+      const received = yield* Effect.callback<number>((resume) => {
+        let answers = 0
+        const socket = net.connect(port, "127.0.0.1", () => {
+          socket.pause()
+          socket.write("GET /docs HTTP/1.1\r\nhost: a\r\n\r\n".repeat(asked))
+        })
+        // Only who reads hears that the connection has ended.
+        const reading = setTimeout(() => socket.resume(), 1_000)
+        const end = () => resume(Effect.succeed(answers))
+        socket.on("data", (chunk) => {
+          answers += chunk.toString("latin1").split("HTTP/1.1 200").length - 1
+          if (answers === asked) end()
+        })
+        socket.on("error", end)
+        socket.on("close", end)
+        return Effect.sync(() => {
+          clearTimeout(reading)
+          socket.destroy()
+        })
+      })
+      assert.isBelow(received, asked)
+    }).pipe(Effect.provide(Layer.provide(onSocket("100 millis"), log.layer)))
+  })
+
+  it.live("answers with an error of its form to what never becomes a request", () => {
+    const log = logOfPort()
     const answerTo = Effect.fnUntraced(function* (bytes: string, next?: string) {
-      const to = yield* Deferred.await(port)
+      const to = yield* log.port
       return yield* Effect.callback<string>((resume) => {
         let text = ""
         const socket = net.connect(to, "127.0.0.1", () => socket.write(bytes))
@@ -949,15 +1017,7 @@ describe("Server", () => {
       )
       assert.match(followed, /^HTTP\/1.1 200 OK\r\n[^]*data: \{/)
       assert.notInclude(followed, "INVALID_REQUEST")
-    }).pipe(
-      Effect.provide(
-        Server.layer({ host: "127.0.0.1", port: 0, shutdownTimeout: "1 second" }).pipe(
-          Layer.provide(services),
-          Layer.fresh,
-          Layer.provide(Logger.layer([logger]))
-        )
-      )
-    )
+    }).pipe(Effect.provide(Layer.provide(onSocket("1 minute"), log.layer)))
   })
 
   it.live("interrupts a request whose client goes away, and logs it without an error", () => {

@@ -6,14 +6,12 @@
  * alternate; the medians are compared. `--games=200000` and `--rounds=3` can be set, and `--same-flags` gives the plain
  * script the flags of `npm start` as well. Exits with 1 when an import is not complete or a target is missed.
  */
-import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { listening, node, onLine, parsed, peakMiB, programs, startFlags, stop } from "../processes.ts"
 
 const { values } = parseArgs({
   options: {
@@ -33,63 +31,18 @@ interface Round {
   readonly peakMiB: number
 }
 
-const file = (path: string) => fileURLToPath(new URL(path, import.meta.url))
-
-const node = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}): ChildProcess =>
-  spawn(process.execPath, ["--conditions=effect-resilience-source", ...args], {
-    env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "inherit"]
-  })
-
-/** The first line of output for which `read` gives something. */
-const line = async <A>(child: ChildProcess, read: (line: string) => A | undefined): Promise<A> => {
-  if (child.stdout === null) throw new Error("no output")
-  for await (const text of createInterface({ input: child.stdout })) {
-    const found = read(text)
-    if (found !== undefined) {
-      child.stdout.resume()
-      return found
-    }
-  }
-  throw new Error("The process ended before it was ready")
-}
-
-const json = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
-const stop = async (child: ChildProcess) => {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = once(child, "exit")
-  child.kill("SIGTERM")
-  await exited
-}
-
-/** The most memory a process ever had resident. */
-const peakMiB = async (pid: number | undefined): Promise<number> => {
-  const status = await readFile(`/proc/${pid}/status`, "utf8")
-  return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) / 1024
-}
-
 const heap = "--max-old-space-size=96"
 
-const { scripts } = JSON.parse(await readFile(file("../../../package.json"), "utf8")) as { scripts: { start: string } }
-const startFlags = scripts.start.split(" ").filter((word) => word.startsWith("--"))
-
 const plain = async (baseUrl: string, database: string): Promise<Round> => {
-  const child = node([heap, ...(values["same-flags"] ? startFlags : []), file("plain.ts"), baseUrl, user, database])
-  const result = await line(child, (text) => json(text) as { stored: number; millis: number; peakRssKiB: number })
+  const child = node([heap, ...(values["same-flags"] ? startFlags : []), programs.plainImport, baseUrl, user, database])
+  const result = await onLine(child, (text) => parsed(text) as { stored: number; millis: number; peakRssKiB: number })
   if (child.exitCode === null) await once(child, "exit")
   if (result.stored !== games) throw new Error(`The plain script stored ${result.stored} of ${games} games`)
   return { gamesPerSecond: games / (result.millis / 1000), peakMiB: result.peakRssKiB / 1024 }
 }
 
 const service = async (lichess: string, chessCom: string, database: string): Promise<Round> => {
-  const child = node([heap, ...startFlags, file("../../../src/main.ts")], {
+  const child = node([heap, ...startFlags, programs.service], {
     PORT: "0",
     DATABASE_URL: `file:${database}`,
     LICHESS_BASE_URL: lichess,
@@ -98,10 +51,7 @@ const service = async (lichess: string, chessCom: string, database: string): Pro
     LOG_FORMAT: "json"
   })
   try {
-    const url = await line(
-      child,
-      (text) => (json(text) as { annotations?: { docs?: string; url?: string } } | undefined)?.annotations?.url
-    )
+    const url = await listening(child)
     const request = await fetch(`${url}/api/v1/import-more-games`, {
       method: "POST",
       headers: { "content-type": "application/json" },
@@ -134,9 +84,9 @@ const median = (numbers: ReadonlyArray<number>): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
-const simulator = node([file("../../../src/chess/simulator/main.ts")])
+const simulator = node([programs.simulator])
 try {
-  const sites = await line(simulator, (text) => json(text) as { lichessBaseUrl: string; chessComBaseUrl: string })
+  const sites = await onLine(simulator, (text) => parsed(text) as { lichessBaseUrl: string; chessComBaseUrl: string })
   const plainRounds: Array<Round> = []
   const serviceRounds: Array<Round> = []
   console.log(`${games} games a round, ${rounds} rounds, heap of both capped at 96 MB`)
