@@ -1,18 +1,20 @@
 /**
- * Puts the primitives around a call in the one order in which they work together.
+ * Puts the primitives around a call in an order in which they work together.
  *
- * Outermost first: fallback → cache → deadline → bulkhead → retry → hedge → circuit breaker → rate limiter → timeout → the
- * call. So a cached answer costs nothing; the deadline bounds waits and retries; a call holds its place in the bulkhead
- * from its first attempt to its last; every attempt and hedge takes a token, has its own timeout and counts.
+ * `make`, outermost first: fallback → cache → deadline → bulkhead → retry → hedge → circuit breaker → adaptive throttle →
+ * rate limiter → timeout → the call. So a cached answer costs nothing; the deadline bounds waits and retries; a call holds
+ * its place in the bulkhead from its first attempt to its last; every attempt and hedge takes a token, has its own timeout
+ * and counts. A refusal by the open circuit ends the retries, unless the call has a deadline and the circuit lets calls
+ * through again before it. With a bulkhead, nobody queues for a refusal by the circuit, or behind a probe.
  *
- * A refusal by the open circuit ends the retries, unless the call has a deadline and the circuit lets calls through again
- * before it. With a bulkhead, the circuit is asked before the call takes or waits for a place as well: nobody queues for a
- * refusal, or behind a probe. For another order, `pipe` the primitives by hand.
+ * `makeFacade` counts calls: fallback → cache → deadline → circuit breaker → bulkhead → timeout → retry → hedge → adaptive
+ * throttle → rate limiter → the call. Breaker and timeout see one outcome and one time for all attempts together.
  *
- * Holds no state but that of its parts, which can be shared with other policies.
+ * For another order, `pipe` the primitives. Holds no state but that of its parts, which can be shared with other policies.
  */
 import { Cause, Duration, Effect } from "effect"
 import type { LimitReached } from "./AdaptiveLimit.ts"
+import type { AdaptiveThrottle, Throttled } from "./AdaptiveThrottle.ts"
 import type { BulkheadFull } from "./Bulkhead.ts"
 import type { Cache, CallOptions, Key } from "./Cache.ts"
 import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
@@ -20,7 +22,7 @@ import * as Deadline from "./Deadline.ts"
 import type { Fallback } from "./Fallback.ts"
 import type { Hedge } from "./Hedge.ts"
 import type { Overloaded } from "./LoadShed.ts"
-import type { RateLimited, RateLimiter } from "./RateLimiter.ts"
+import type { RateLimited } from "./RateLimiter.ts"
 import type { Retry } from "./Retry.ts"
 import * as Timeout from "./Timeout.ts"
 
@@ -60,34 +62,78 @@ export interface Admission<out E = BulkheadFull | LimitReached | Overloaded> {
   readonly execute: <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E | E1, R>
 }
 
-/** The parts of a policy. What is left out is not done. */
-export interface Options<
+/** What makes attempts wait for their turn. A `KeyedRateLimiter` is one for a key: `{ execute: limiter.execute({ key }) }`. */
+export interface Limiter {
+  /** Runs the effect when it is its turn, or fails with `RateLimited`. */
+  readonly execute: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | RateLimited, R>
+}
+
+/** What gives attempts their time, where that is no fixed duration: an adaptive timeout, or one that leaves work behind. */
+export interface Timer {
+  /** Runs the effect, and fails with `TimedOut` when it takes too long. */
+  readonly execute: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Timeout.TimedOut, R>
+}
+
+/** The parts that refuse or end calls. What is left out is not done. */
+export interface Parts<
   D extends Duration.Input | undefined,
   B extends Admission | undefined,
   C extends CircuitBreaker | undefined,
-  L extends RateLimiter | undefined,
-  T extends Duration.Input | undefined,
-  Accepts,
-  R,
-  RH
+  H extends AdaptiveThrottle | undefined,
+  L extends Limiter | undefined,
+  T extends Duration.Input | Timer | undefined
 > {
   /** The time for everything together, from the first attempt to the last answer: over zero. Adds `DeadlineExceeded`. */
   readonly deadline?: D
   /** Where the call takes its place: a bulkhead, an adaptive limit or a load shedder. Adds `BulkheadFull`, or theirs. */
   readonly bulkhead?: B
-  /** How failed attempts are repeated. It must accept the errors of breaker, limiter and timeout. Adds none itself. */
-  readonly retry?: Retry<Accepts | AttemptErrors<C, L, T>, R> | undefined
-  /** When an attempt is made twice at a time. It must accept the same errors as the retry. Adds none itself. */
-  readonly hedge?: Hedge<Accepts | AttemptErrors<C, L, T>, RH> | undefined
-  /** Where the outcome of every attempt counts. Adds `CircuitOpen`. */
+  /** Where the outcome counts, of every attempt or, in a facade, of the call. Adds `CircuitOpen`. */
   readonly circuitBreaker?: C
-  /** The key of the breaker's circuit that the attempts go through. Defaults to "default". */
+  /** The key of the breaker's circuit. Defaults to "default". */
   readonly circuit?: string | undefined
-  /** Where every attempt takes a token. Adds `RateLimited`. */
+  /** What keeps back attempts that the other side would refuse, before they take a token. Adds `Throttled`. */
+  readonly adaptiveThrottle?: H
+  /** Where every attempt takes a token: a limiter, its `costing`, or one key of a keyed one. Adds `RateLimited`. */
   readonly rateLimiter?: L
-  /** The time for each attempt: over zero. Adds `TimedOut`. */
+  /** The time for each attempt, in a facade for all together: over zero, or an adaptive timeout. Adds `TimedOut`. */
   readonly timeout?: T
 }
+
+/** The parts that make attempts. They must accept the errors `E`. */
+export interface Repetition<E, R, RH> {
+  /** How failed attempts are repeated. It must accept the errors of the parts inside it. Adds none itself. */
+  readonly retry?: Retry<E, R> | undefined
+  /** When an attempt is made twice at a time. It must accept the same errors as the retry. Adds none itself. */
+  readonly hedge?: Hedge<E, RH> | undefined
+}
+
+/** The parts of a policy. */
+export interface Options<
+  D extends Duration.Input | undefined,
+  B extends Admission | undefined,
+  C extends CircuitBreaker | undefined,
+  H extends AdaptiveThrottle | undefined,
+  L extends Limiter | undefined,
+  T extends Duration.Input | Timer | undefined,
+  Accepts,
+  R,
+  RH
+>
+  extends Parts<D, B, C, H, L, T>, Repetition<Accepts | AttemptErrors<C, H, L, T>, R, RH> {}
+
+/** The parts of a facade. Its retry never sees the refusal of the circuit or the timeout, which are outside it. */
+export interface FacadeOptions<
+  D extends Duration.Input | undefined,
+  B extends Admission | undefined,
+  C extends CircuitBreaker | undefined,
+  H extends AdaptiveThrottle | undefined,
+  L extends Limiter | undefined,
+  T extends Duration.Input | Timer | undefined,
+  Accepts,
+  R,
+  RH
+>
+  extends Parts<D, B, C, H, L, T>, Repetition<Accepts | AttemptErrors<undefined, H, L, undefined>, R, RH> {}
 
 /** The cache of a policy that keeps results. */
 export interface CacheOption<K extends Key, A, E> {
@@ -102,7 +148,9 @@ export interface FallbackOption<F, Handled, E, R, Accepts> {
 }
 
 /** The errors that the parts around one attempt add. */
-export type AttemptErrors<C, L, T> = Spelled<Added<C, CircuitOpen> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>>
+export type AttemptErrors<C, H, L, T> = Spelled<
+  Added<C, CircuitOpen> | Added<H, Throttled> | Added<L, RateLimited> | Added<T, Timeout.TimedOut>
+>
 
 /** The error that an admission adds. */
 export type AdmissionErrors<B> = Spelled<
@@ -118,12 +166,12 @@ export type AdmissionErrors<B> = Spelled<
 >
 
 /** The errors that all parts add. */
-export type Errors<D, B, C, L, T> = Spelled<
-  Added<D, Deadline.DeadlineExceeded> | AdmissionErrors<B> | AttemptErrors<C, L, T>
+export type Errors<D, B, C, H, L, T> = Spelled<
+  Added<D, Deadline.DeadlineExceeded> | AdmissionErrors<B> | AttemptErrors<C, H, L, T>
 >
 
 /** Every error a policy can add: for a cache, or the predicate of a retry, that serves any of them. */
-export type AnyError = Errors<Duration.Input, Admission, CircuitBreaker, RateLimiter, Duration.Input>
+export type AnyError = Errors<Duration.Input, Admission, CircuitBreaker, AdaptiveThrottle, Limiter, Duration.Input>
 
 /** The error of a part: none when it is left out, its own when it is there or may be there. */
 export type Added<Part, E> = [Part] extends [undefined] ? never : E
@@ -145,21 +193,22 @@ export function make<
   D extends Duration.Input | undefined = undefined,
   B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
-  L extends RateLimiter | undefined = undefined,
-  T extends Duration.Input | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
   E = unknown,
   R = never,
   RH = never
 >(
-  options: Options<D, B, C, L, T, E, R, RH> &
-    CacheOption<K, A, E | Errors<D, B, C, L, T>> &
-    FallbackOption<F, Handled, EF, RF, E | Errors<D, B, C, L, T>>
+  options: Options<D, B, C, H, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, H, L, T>> &
+    FallbackOption<F, Handled, EF, RF, E | Errors<D, B, C, H, L, T>>
 ): CachedFallbackPolicy<
   K,
   A,
-  E | Errors<D, B, C, L, T>,
+  E | Errors<D, B, C, H, L, T>,
   F,
-  EF | Exclude<E | Errors<D, B, C, L, T>, Handled>,
+  EF | Exclude<E | Errors<D, B, C, H, L, T>, Handled>,
   R | RH | RF
 >
 export function make<
@@ -168,15 +217,16 @@ export function make<
   D extends Duration.Input | undefined = undefined,
   B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
-  L extends RateLimiter | undefined = undefined,
-  T extends Duration.Input | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
   E = unknown,
   R = never,
   RH = never
 >(
-  options: Options<D, B, C, L, T, E, R, RH> &
-    CacheOption<K, A, E | Errors<D, B, C, L, T>> & { readonly fallback?: undefined }
-): CachedPolicy<K, A, E | Errors<D, B, C, L, T>, R | RH>
+  options: Options<D, B, C, H, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, H, L, T>> & { readonly fallback?: undefined }
+): CachedPolicy<K, A, E | Errors<D, B, C, H, L, T>, R | RH>
 export function make<
   F,
   Handled,
@@ -185,32 +235,30 @@ export function make<
   D extends Duration.Input | undefined = undefined,
   B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
-  L extends RateLimiter | undefined = undefined,
-  T extends Duration.Input | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
   Accepts = unknown,
   R = never,
   RH = never
 >(
-  options: Options<D, B, C, L, T, Accepts, R, RH> & FallbackOption<F, Handled, EF, RF, Accepts | Errors<D, B, C, L, T>>
-): FallbackPolicy<F, Handled, EF | Exclude<Errors<D, B, C, L, T>, Handled>, Accepts, R | RH | RF>
+  options: Options<D, B, C, H, L, T, Accepts, R, RH> &
+    FallbackOption<F, Handled, EF, RF, Accepts | Errors<D, B, C, H, L, T>>
+): FallbackPolicy<F, Handled, EF | Exclude<Errors<D, B, C, H, L, T>, Handled>, Accepts, R | RH | RF>
 export function make<
   D extends Duration.Input | undefined = undefined,
   B extends Admission | undefined = undefined,
   C extends CircuitBreaker | undefined = undefined,
-  L extends RateLimiter | undefined = undefined,
-  T extends Duration.Input | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
   Accepts = unknown,
   R = never,
   RH = never
->(options: Options<D, B, C, L, T, Accepts, R, RH>): Policy<Errors<D, B, C, L, T>, Accepts, R | RH>
-export function make(
-  options: Parts
-): FallbackPolicy<unknown, unknown, unknown, unknown, unknown> | CachedPolicy<Key, unknown, unknown, unknown> {
-  const { bulkhead, cache, circuit = "default", circuitBreaker, fallback, hedge, rateLimiter, retry } = options
+>(options: Options<D, B, C, H, L, T, Accepts, R, RH>): Policy<Errors<D, B, C, H, L, T>, Accepts, R | RH>
+export function make(options: AnyOptions): AnyPolicy {
+  const { adaptiveThrottle, bulkhead, circuit = "default", circuitBreaker, hedge, rateLimiter, retry } = options
   const deadline = positive("deadline", options.deadline)
-  const timeout = positive("timeout", options.timeout)
-
-  // From the outside in: each part is applied to what the ones after it have made of the call.
   const parts: Array<Part> = []
   if (deadline !== undefined) parts.push(Deadline.within(deadline))
   const retried =
@@ -224,10 +272,129 @@ export function make(
   if (retried !== undefined) parts.push(retried)
   if (hedge !== undefined) parts.push(hedge.execute)
   if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
+  if (adaptiveThrottle !== undefined) parts.push(adaptiveThrottle.execute)
   if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
-  if (timeout !== undefined) parts.push(Timeout.timeout(timeout))
-  const run: Part = (self) => parts.reduceRight((inner, part) => part(inner), self)
+  if (options.timeout !== undefined) parts.push(timed(options.timeout))
+  return compose(options, parts)
+}
 
+/**
+ * Composes a policy that counts calls instead of attempts: the breaker learns of the last error only, when the retries have
+ * ended, and the timeout is for all attempts and the waits between them. While the circuit is open nothing is retried.
+ */
+export function makeFacade<
+  K extends Key,
+  A,
+  F,
+  Handled,
+  EF,
+  RF,
+  D extends Duration.Input | undefined = undefined,
+  B extends Admission | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
+  E = unknown,
+  R = never,
+  RH = never
+>(
+  options: FacadeOptions<D, B, C, H, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, H, L, T>> &
+    FallbackOption<F, Handled, EF, RF, E | Errors<D, B, C, H, L, T>>
+): CachedFallbackPolicy<
+  K,
+  A,
+  E | Errors<D, B, C, H, L, T>,
+  F,
+  EF | Exclude<E | Errors<D, B, C, H, L, T>, Handled>,
+  R | RH | RF
+>
+export function makeFacade<
+  K extends Key,
+  A,
+  D extends Duration.Input | undefined = undefined,
+  B extends Admission | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
+  E = unknown,
+  R = never,
+  RH = never
+>(
+  options: FacadeOptions<D, B, C, H, L, T, E, R, RH> &
+    CacheOption<K, A, E | Errors<D, B, C, H, L, T>> & { readonly fallback?: undefined }
+): CachedPolicy<K, A, E | Errors<D, B, C, H, L, T>, R | RH>
+export function makeFacade<
+  F,
+  Handled,
+  EF,
+  RF,
+  D extends Duration.Input | undefined = undefined,
+  B extends Admission | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
+  Accepts = unknown,
+  R = never,
+  RH = never
+>(
+  options: FacadeOptions<D, B, C, H, L, T, Accepts, R, RH> &
+    FallbackOption<F, Handled, EF, RF, Accepts | Errors<D, B, C, H, L, T>>
+): FallbackPolicy<F, Handled, EF | Exclude<Errors<D, B, C, H, L, T>, Handled>, Accepts, R | RH | RF>
+export function makeFacade<
+  D extends Duration.Input | undefined = undefined,
+  B extends Admission | undefined = undefined,
+  C extends CircuitBreaker | undefined = undefined,
+  H extends AdaptiveThrottle | undefined = undefined,
+  L extends Limiter | undefined = undefined,
+  T extends Duration.Input | Timer | undefined = undefined,
+  Accepts = unknown,
+  R = never,
+  RH = never
+>(options: FacadeOptions<D, B, C, H, L, T, Accepts, R, RH>): Policy<Errors<D, B, C, H, L, T>, Accepts, R | RH>
+export function makeFacade(options: AnyOptions): AnyPolicy {
+  const { adaptiveThrottle, bulkhead, circuit = "default", circuitBreaker, hedge, rateLimiter, retry } = options
+  const deadline = positive("deadline", options.deadline)
+  const parts: Array<Part> = []
+  if (deadline !== undefined) parts.push(Deadline.within(deadline))
+  if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
+  if (bulkhead !== undefined) parts.push(bulkhead.execute)
+  if (options.timeout !== undefined) parts.push(timed(options.timeout))
+  if (retry !== undefined) parts.push(retry.execute)
+  if (hedge !== undefined) parts.push(hedge.execute)
+  if (adaptiveThrottle !== undefined) parts.push(adaptiveThrottle.execute)
+  if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
+  return compose(options, parts)
+}
+
+// What the overloads say in types, as seen from inside: parts without their types.
+type Part = <A>(self: Effect.Effect<A, unknown, unknown>) => Effect.Effect<A, unknown, unknown>
+
+interface AnyOptions
+  extends
+    Parts<
+      Duration.Input | undefined,
+      Admission | undefined,
+      CircuitBreaker | undefined,
+      AdaptiveThrottle | undefined,
+      Limiter | undefined,
+      Duration.Input | Timer | undefined
+    >,
+    Repetition<unknown, unknown, unknown> {
+  readonly cache?: Cache<Key, unknown, unknown>
+  readonly fallback?: Fallback<unknown, unknown, unknown, unknown> | undefined
+}
+
+type AnyPolicy =
+  | FallbackPolicy<unknown, unknown, unknown, unknown, unknown>
+  | CachedPolicy<Key, unknown, unknown, unknown>
+
+// Puts parts around calls, from the outside in: each is applied to what the ones after it have made of the call.
+const compose = ({ cache, fallback }: AnyOptions, parts: ReadonlyArray<Part>): AnyPolicy => {
+  const run: Part = (self) => parts.reduceRight((inner, part) => part(inner), self)
   const answered = (self: Effect.Effect<unknown, unknown, unknown>) => fallback?.execute(self) ?? self
 
   if (cache === undefined) {
@@ -240,23 +407,6 @@ export function make(
       return (self: Effect.Effect<unknown, unknown, unknown>) => answered(answer(Effect.suspend(() => run(self))))
     }
   }
-}
-
-// What the overloads say in types, as seen from inside: parts without their types.
-type Part = <A>(self: Effect.Effect<A, unknown, unknown>) => Effect.Effect<A, unknown, unknown>
-
-interface Parts extends Options<
-  Duration.Input | undefined,
-  Admission | undefined,
-  CircuitBreaker | undefined,
-  RateLimiter | undefined,
-  Duration.Input | undefined,
-  unknown,
-  unknown,
-  unknown
-> {
-  readonly cache?: Cache<Key, unknown, unknown>
-  readonly fallback?: Fallback<unknown, unknown, unknown, unknown> | undefined
 }
 
 // Whoever would retry the refusal does so here, where no place is taken meanwhile.
@@ -304,6 +454,12 @@ class Ended {
   constructor(refusal: Cause.Cause<unknown>) {
     this.refusal = refusal
   }
+}
+
+const timed = (timeout: Duration.Input | Timer): Part => {
+  if (typeof timeout === "object" && "execute" in timeout) return timeout.execute
+  const after = positive("timeout", timeout)
+  return after === undefined ? (self) => self : Timeout.timeout(after)
 }
 
 const positive = (name: string, value: Duration.Input | undefined): Duration.Duration | undefined => {

@@ -152,7 +152,59 @@ const policies: Record<string, Effect.Effect<Wrap>> = {
   "policy without deadline": Effect.gen(function* () {
     const { bulkhead, circuitBreaker, rateLimiter } = yield* values
     return Policy.make({ bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }).execute
+  }),
+  "policy with throttle and adaptive timeout": Effect.gen(function* () {
+    const adaptiveThrottle = yield* AdaptiveThrottle.make()
+    const timeout = yield* AdaptiveTimeout.make({ ceiling: 100, minSamples: 1 })
+    const policy = Policy.make({ deadline: 250, retry, adaptiveThrottle, timeout })
+    return (self) => Effect.provideService(policy.execute(self), Random.Random, nothing)
+  }),
+  facade: Effect.gen(function* () {
+    const { bulkhead, circuitBreaker } = yield* values
+    return Policy.makeFacade({ circuitBreaker, bulkhead, timeout: 100, retry }).execute
+  }),
+  "facade with fallback": Effect.gen(function* () {
+    const { bulkhead, circuitBreaker } = yield* values
+    return Policy.makeFacade({ fallback, circuitBreaker, bulkhead, timeout: 100, retry }).execute
+  }),
+  "cached facade": Effect.gen(function* () {
+    const { bulkhead, cache, circuitBreaker } = yield* values
+    return (self) =>
+      Policy.makeFacade({ cache, circuitBreaker, bulkhead, timeout: 100, retry }).execute({ key: "key" })(self)
+  }),
+  "facade with deadline, hedge and limiter": Effect.gen(function* () {
+    const { bulkhead, circuitBreaker, hedge, rateLimiter } = yield* values
+    return Policy.makeFacade({ deadline: 150, circuitBreaker, bulkhead, retry, hedge, rateLimiter }).execute
   })
+}
+
+// Both orders, one part at a time beside the retry.
+const presets: Record<string, typeof Policy.make> = { make: Policy.make, facade: Policy.makeFacade }
+for (const [order, make] of Object.entries(presets)) {
+  const partOf: Record<string, Effect.Effect<Wrap>> = {
+    deadline: Effect.succeed(make({ deadline: 150 }).execute),
+    breaker: Effect.map(values, ({ circuitBreaker }) => make({ circuitBreaker, retry }).execute),
+    bulkhead: Effect.map(values, ({ bulkhead }) => make({ bulkhead, retry }).execute),
+    timeout: Effect.succeed(make({ timeout: 100, retry }).execute),
+    adaptive: Effect.map(
+      AdaptiveTimeout.make({ ceiling: 100, minSamples: 1 }),
+      (timeout) => make({ timeout, retry }).execute
+    ),
+    limiter: Effect.map(values, ({ rateLimiter }) => make({ rateLimiter, retry }).execute),
+    throttle: Effect.map(AdaptiveThrottle.make(), (adaptiveThrottle) => {
+      const policy = make({ adaptiveThrottle, timeout: 100, retry })
+      return (self) => Effect.provideService(policy.execute(self), Random.Random, nothing)
+    }),
+    hedge: Effect.map(values, ({ hedge }) => make({ hedge, retry, timeout: 100 }).execute),
+    fallback: Effect.succeed(make({ fallback, retry, timeout: 100 }).execute),
+    cache: Effect.map(
+      values,
+      ({ cache }) =>
+        (self) =>
+          make({ cache, retry, timeout: 100 }).execute({ key: "key" })(self)
+    )
+  }
+  for (const [part, wrap] of Object.entries(partOf)) policies[`${order}: ${part}`] = wrap
 }
 
 // Per scenario, in the order failing | slow | crowd: how each call ended @ after how many milliseconds · how often the
@@ -402,6 +454,31 @@ const table = `
   cached policy                  | Open@20 Open@0 Open@0 · 2                 | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 ok@60 ok@60 · 1
   policy with fallback and hedge | Open@10 Open@0 Open@0 · 2                 | Open@160 Open@0 Open@0 · 2                 | ok@60 ok@10060 Full@0 · 3
   policy without deadline        | Open@20 Open@0 Open@0 · 2                 | Open@220 Open@0 Open@0 · 2                 | ok@60 ok@120 Full@0 · 2
+  policy with throttle and adaptive timeout | fail@20 fail@20 fail@20 · 9               | Throttled@110 Throttled@0 Throttled@0 · 1  | ok@60 ok@60 ok@60 · 3
+  facade                         | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@120 Full@0 · 2
+  facade with fallback           | usual@20 usual@20 Open@0 · 6              | usual@100 usual@100 Open@0 · 2             | ok@60 ok@120 Full@0 · 2
+  cached facade                  | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 1
+  facade with deadline, hedge and limiter | Limited@10 Limited@0 Limited@0 · 2        | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 Limited@60 Full@0 · 2
+  make: deadline                 | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  make: breaker                  | Open@20 Open@0 Open@0 · 2                 | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  make: bulkhead                 | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  make: timeout                  | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
+  make: adaptive                 | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 3
+  make: limiter                  | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  make: throttle                 | fail@20 fail@20 fail@20 · 9               | Throttled@1110 Throttled@2000 Throttled@2000 · 1 | ok@60 ok@60 ok@60 · 3
+  make: hedge                    | fail@20 fail@20 fail@20 · 18              | Timeout@470 Timeout@470 Timeout@470 · 18   | ok@60 ok@60 ok@60 · 6
+  make: fallback                 | usual@20 usual@20 usual@20 · 9            | usual@320 usual@320 usual@320 · 9          | ok@60 ok@60 ok@60 · 3
+  make: cache                    | fail@20 fail@20 fail@20 · 9               | Timeout@320 Timeout@320 Timeout@320 · 9    | ok@60 ok@60 ok@60 · 1
+  facade: deadline               | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
+  facade: breaker                | fail@20 fail@20 Open@0 · 6                | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
+  facade: bulkhead               | fail@20 fail@20 fail@20 · 9               | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@120 Full@0 · 2
+  facade: timeout                | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  facade: adaptive               | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  facade: limiter                | Limited@20 Limited@9990 Limited@10000 · 4 | ok@400 ok@400 ok@9600 · 3                  | ok@60 ok@60 ok@10060 · 3
+  facade: throttle               | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 3
+  facade: hedge                  | fail@20 fail@20 fail@20 · 18              | Timeout@100 Timeout@100 Timeout@100 · 6    | ok@60 ok@60 ok@60 · 6
+  facade: fallback               | usual@20 usual@20 usual@20 · 9            | usual@100 usual@100 usual@100 · 3          | ok@60 ok@60 ok@60 · 3
+  facade: cache                  | fail@20 fail@20 fail@20 · 9               | Timeout@100 Timeout@100 Timeout@100 · 3    | ok@60 ok@60 ok@60 · 1
 `
 
 const words: Record<string, string> = {

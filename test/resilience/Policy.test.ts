@@ -1,13 +1,16 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Context, Data, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
+import { Context, Data, Duration, Effect, Exit, Fiber, Option, Random, Result } from "effect"
 import {
   AdaptiveLimit,
+  AdaptiveThrottle,
+  AdaptiveTimeout,
   Bulkhead,
   Cache,
   CircuitBreaker,
   Deadline,
   Fallback,
   Hedge,
+  KeyedRateLimiter,
   LoadShed,
   Policy,
   RateLimiter,
@@ -37,6 +40,9 @@ const succeedsAt = (attempt: number) => {
   const call = Effect.suspend(() => (++calls.count >= attempt ? Effect.succeed("ok") : new Unavailable()))
   return { calls, call }
 }
+
+// Draws that refuse whatever can be refused.
+const zeros = { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0 }
 
 // Runs a call to its end in virtual time, and says how it ended and when.
 const timed = <A, E extends { readonly _tag: string }, R>(self: Effect.Effect<A, E, R>) =>
@@ -89,6 +95,8 @@ describe("Policy", () => {
       expectTypeOf(Policy.make({ bulkhead })).toEqualTypeOf<Policy.Policy<Bulkhead.BulkheadFull>>()
       expectTypeOf(Policy.make({ circuitBreaker })).toEqualTypeOf<Policy.Policy<CircuitBreaker.CircuitOpen>>()
       expectTypeOf(Policy.make({ rateLimiter })).toEqualTypeOf<Policy.Policy<RateLimiter.RateLimited>>()
+      const { adaptiveThrottle } = Effect.runSync(Effect.all({ adaptiveThrottle: AdaptiveThrottle.make() }))
+      expectTypeOf(Policy.make({ adaptiveThrottle })).toEqualTypeOf<Policy.Policy<AdaptiveThrottle.Throttled>>()
       expectTypeOf(Policy.make({ timeout: 5 })).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
       expectTypeOf(Policy.make({ bulkhead: undefined, timeout: 5 })).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
 
@@ -103,7 +111,9 @@ describe("Policy", () => {
         | RateLimiter.RateLimited
         | Timeout.TimedOut
       expectTypeOf(all).toEqualTypeOf<Policy.Policy<All>>()
-      expectTypeOf<Policy.AnyError>().toEqualTypeOf<All | AdaptiveLimit.LimitReached | LoadShed.Overloaded>()
+      expectTypeOf<Policy.AnyError>().toEqualTypeOf<
+        All | AdaptiveLimit.LimitReached | LoadShed.Overloaded | AdaptiveThrottle.Throttled
+      >()
       const guarded = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(all.execute)
       expectTypeOf(guarded).returns.toEqualTypeOf<Effect.Effect<number, Unavailable | All, "R">>()
     })
@@ -133,6 +143,65 @@ describe("Policy", () => {
         yield* Fiber.join(other)
         assert.strictEqual(yield* partitioned.execute(Effect.succeed(1)), 1)
         assert.strictEqual((yield* Effect.flip(shedding.execute(Effect.void)))._tag, "Overloaded")
+      })
+    )
+
+    it.effect("takes an adaptive timeout, or one that leaves work behind, where a duration goes", () =>
+      Effect.gen(function* () {
+        const adaptive = yield* AdaptiveTimeout.make({ ceiling: 100, floor: 10, minSamples: 1 })
+        const leaving = yield* Timeout.makeLeaving({ after: 30 })
+        const following = Policy.make({ timeout: adaptive })
+        const left = Policy.make({ timeout: leaving })
+        expectTypeOf(following).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
+        expectTypeOf(left).toEqualTypeOf<Policy.Policy<Timeout.TimedOut>>()
+
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(following.execute)), ["TimedOut", 100])
+        for (let call = 0; call < 100; call++) yield* timed(Effect.sleep(20).pipe(following.execute))
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(following.execute)), ["TimedOut", 40])
+        assert.deepStrictEqual(yield* timed(Effect.never.pipe(Effect.uninterruptible, left.execute)), ["TimedOut", 30])
+        assert.strictEqual((yield* leaving.state).running, 1)
+      })
+    )
+
+    it.effect("takes one key of a keyed limiter, or calls of another cost, where a limiter goes", () =>
+      Effect.gen(function* () {
+        const keyed = yield* KeyedRateLimiter.make({ capacity: 1, refillPerSecond: 0.001, maxWait: 0 })
+        const { rateLimiter } = yield* parts
+        const perUser = Policy.make({ rateLimiter: { execute: keyed.execute({ key: "ada" }) } })
+        const costly = Policy.make({ rateLimiter: rateLimiter.costing(60) })
+        expectTypeOf(perUser).toEqualTypeOf<Policy.Policy<RateLimiter.RateLimited>>()
+        expectTypeOf(costly).toEqualTypeOf<Policy.Policy<RateLimiter.RateLimited>>()
+
+        yield* perUser.execute(Effect.void)
+        const refusal = yield* Effect.flip(perUser.execute(Effect.void))
+        assert.deepStrictEqual([refusal._tag, refusal.key], ["RateLimited", "ada"])
+        yield* costly.execute(Effect.void)
+        assert.strictEqual((yield* rateLimiter.state).tokens, 40)
+      })
+    )
+
+    it.effect("keeps attempts back with a throttle inside the breaker, before they take a token", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker, rateLimiter } = yield* parts
+        const adaptiveThrottle = yield* AdaptiveThrottle.make({ window: "1 day" })
+        const policy = Policy.make({ circuitBreaker, adaptiveThrottle, rateLimiter, timeout: 100 })
+        expectTypeOf(policy).toEqualTypeOf<
+          Policy.Policy<
+            CircuitBreaker.CircuitOpen | AdaptiveThrottle.Throttled | RateLimiter.RateLimited | Timeout.TimedOut
+          >
+        >()
+        // Timeouts say that the other side has too much to do: they are seen by the throttle, so it is outside them.
+        yield* timed(Effect.never.pipe(policy.execute))
+        assert.deepStrictEqual(yield* adaptiveThrottle.state, { requests: 1, accepts: 0, refusing: 0.5 })
+        const before = Math.floor((yield* rateLimiter.state).tokens)
+        const refused = Effect.void.pipe(policy.execute, Effect.provideService(Random.Random, zeros), Effect.flip)
+        assert.strictEqual((yield* refused)._tag, "Throttled")
+        assert.strictEqual(Math.floor((yield* rateLimiter.state).tokens), before)
+        // Neither does a refusal here count against the dependency, nor does one of the open circuit count as a request.
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 1)
+        yield* circuitBreaker.open("default")
+        assert.strictEqual((yield* refused)._tag, "CircuitOpen")
+        assert.strictEqual((yield* adaptiveThrottle.state).requests, 2)
       })
     )
 
@@ -251,6 +320,140 @@ describe("Policy", () => {
       // @ts-expect-error -- a part that does not exist
       Policy.make({ timeuot: 5 })
     })
+  })
+
+  describe("makeFacade", () => {
+    it.effect("counts one outcome per call in the circuit, and gives all attempts one time and one place", () =>
+      Effect.gen(function* () {
+        const { bulkhead, circuitBreaker, rateLimiter } = yield* parts
+        const policy = Policy.makeFacade({ bulkhead, retry, circuitBreaker, rateLimiter, timeout: 250 })
+        const { call, calls } = succeedsAt(9)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute)), ["Unavailable", 20])
+        assert.strictEqual(calls.count, 3)
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 1)
+        assert.strictEqual(Math.floor((yield* rateLimiter.state).tokens), 100)
+        const slow = Effect.andThen(Effect.sleep(100), new Unavailable())
+        assert.deepStrictEqual(yield* timed(slow.pipe(policy.execute)), ["TimedOut", 250])
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 2)
+        assert.strictEqual((yield* bulkhead.state).running, 0)
+      })
+    )
+
+    it.effect("refuses by the open circuit before a place is taken or anything is retried", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker, rateLimiter } = yield* parts
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const policy = Policy.makeFacade({ deadline: "1 minute", bulkhead, retry, circuitBreaker, rateLimiter })
+        yield* circuitBreaker.open("default")
+        assert.deepStrictEqual(yield* timed(Effect.void.pipe(policy.execute)), ["CircuitOpen", 0])
+        assert.strictEqual((yield* bulkhead.statistics).admitted, 0)
+        yield* circuitBreaker.close("default")
+        const first = yield* Effect.forkChild(policy.execute(Effect.never), { startImmediately: true })
+        // A full bulkhead says nothing about the dependency.
+        assert.deepStrictEqual(yield* timed(new Unavailable().pipe(policy.execute)), ["BulkheadFull", 0])
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 0)
+        yield* Fiber.interrupt(first)
+      })
+    )
+
+    it.effect("puts hedge, throttle and limiter around each attempt, inside the retry", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker, rateLimiter } = yield* parts
+        const adaptiveThrottle = yield* AdaptiveThrottle.make({ window: "1 day" })
+        const hedge = yield* Hedge.make({ delay: 50 })
+        const policy = Policy.makeFacade({ retry, hedge, circuitBreaker, adaptiveThrottle, rateLimiter, timeout: 1000 })
+        const slow = Effect.andThen(Effect.sleep(100), new Unavailable())
+        // Three times two attempts, the second 50 ms after the first.
+        assert.deepStrictEqual(yield* timed(slow.pipe(policy.execute)), ["Unavailable", 3 * 150 + 20])
+        assert.strictEqual((yield* adaptiveThrottle.state).requests, 6)
+        assert.strictEqual((yield* hedge.state).hedges, 3)
+        assert.strictEqual((yield* circuitBreaker.state("default")).failures, 1)
+      })
+    )
+
+    it.effect("answers with the cache and the fallback outside everything", () =>
+      Effect.gen(function* () {
+        const { circuitBreaker } = yield* parts
+        const cache = yield* Cache.make<string, string, Unavailable | Policy.AnyError>({
+          capacity: 10,
+          timeToLive: "1 minute"
+        })
+        const fallback = Fallback.value("usual", { errors: Fallback.tags("Unavailable", "CircuitOpen") })
+        const policy = Policy.makeFacade({ fallback, cache, circuitBreaker, timeout: 100 })
+        assert.strictEqual(yield* Effect.succeed("ok").pipe(policy.execute({ key: "a" })), "ok")
+        yield* circuitBreaker.isolate("default")
+        assert.strictEqual(yield* Effect.succeed("new").pipe(policy.execute({ key: "a" })), "ok")
+        assert.strictEqual(yield* Effect.succeed("new").pipe(policy.execute({ key: "b" })), "usual")
+      })
+    )
+
+    it("has the types of the other order, but its retry need not know circuit and timeout", () => {
+      const { bulkhead, circuitBreaker, rateLimiter } = Effect.runSync(parts)
+      const schedule = Retry.delays([1])
+      const narrow = Retry.make({ schedule, while: (error: Unavailable) => error._tag === "Unavailable" })
+      const policy = Policy.makeFacade({ deadline: "1 second", bulkhead, retry: narrow, circuitBreaker, timeout: 5 })
+      type Errors = Deadline.DeadlineExceeded | Bulkhead.BulkheadFull | CircuitBreaker.CircuitOpen | Timeout.TimedOut
+      expectTypeOf(policy).toEqualTypeOf<Policy.Policy<Errors, Unavailable>>()
+      // @ts-expect-error -- the predicate does not know RateLimited
+      // @effect-diagnostics-next-line missingEffectError:off
+      Policy.makeFacade({ retry: narrow, rateLimiter })
+      expectTypeOf(Policy.makeFacade({})).toEqualTypeOf<Policy.Policy>()
+
+      const fallback = Fallback.value(null, { errors: Fallback.tags("CircuitOpen", "Unavailable") })
+      expectTypeOf(Policy.makeFacade({ circuitBreaker, timeout: 5, fallback })).toEqualTypeOf<
+        Policy.FallbackPolicy<null, { readonly _tag: "CircuitOpen" | "Unavailable" }, Timeout.TimedOut>
+      >()
+      const cache = Effect.runSync(
+        Cache.make<"a", number, Unavailable | CircuitBreaker.CircuitOpen>({ capacity: 1, timeToLive: 1 })
+      )
+      const cached = Policy.makeFacade({ cache, circuitBreaker, retry, fallback })
+      const looked = (self: Effect.Effect<number, Unavailable, "R">) => self.pipe(cached.execute({ key: "a" }))
+      expectTypeOf(looked).returns.toEqualTypeOf<Effect.Effect<number | null, never, "R">>()
+      // @ts-expect-error -- the cache does not know TimedOut
+      Policy.makeFacade({ cache, circuitBreaker, timeout: 5 })
+    })
+
+    it("refuses durations that make no sense", () => {
+      assert.throws(() => Policy.makeFacade({ deadline: 0 }), RangeError, "Policy: deadline must be over zero")
+      assert.throws(() => Policy.makeFacade({ timeout: -5 }), RangeError, "Policy: timeout must be over zero")
+    })
+
+    it.effect("leaves nothing behind when interrupted at any operation", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const circuitBreaker = yield* CircuitBreaker.make({ failures: 1, openFor: 1, successesToClose: 1_000_000 })
+        const { rateLimiter } = yield* parts
+        const adaptiveThrottle = yield* AdaptiveThrottle.make()
+        yield* Effect.exit(new Unavailable().pipe(circuitBreaker.execute({ key: "default" })))
+        yield* TestClock.adjust(1)
+        let running = 0
+        const call = Effect.acquireUseRelease(
+          Effect.sync(() => running++),
+          () => Effect.yieldNow,
+          () => Effect.sync(() => running--)
+        )
+        const policy = Policy.makeFacade({
+          deadline: 500,
+          bulkhead,
+          retry,
+          circuitBreaker,
+          adaptiveThrottle,
+          rateLimiter,
+          timeout: 100
+        })
+        const operations = yield* interruptEverywhere(
+          policy.execute(call),
+          Effect.gen(function* () {
+            assert.strictEqual(running, 0)
+            assert.strictEqual((yield* bulkhead.state).running, 0)
+            assert.strictEqual((yield* rateLimiter.state).waiting, 0)
+            const state = yield* circuitBreaker.state("default")
+            assert.isFalse(state._tag === "HalfOpen" && state.probing)
+          })
+        )
+        assert.isAbove(operations, 10)
+      })
+    )
   })
 
   describe("execute", () => {
