@@ -1,7 +1,7 @@
 /**
  * The chess service: which parts there are, and what each is told of the settings.
  */
-import { Duration, Layer, Logger, References } from "effect"
+import { Duration, Layer } from "effect"
 import * as ApiKeys from "./ApiKeys.ts"
 import * as ChessCom from "./ChessCom.ts"
 import * as Drain from "./Drain.ts"
@@ -10,6 +10,7 @@ import * as GameStore from "./GameStore.ts"
 import { MaxEventStreams } from "./Handlers.ts"
 import * as ImportStore from "./ImportStore.ts"
 import * as Lichess from "./Lichess.ts"
+import * as Log from "./Log.ts"
 import * as Retention from "./Retention.ts"
 import * as Server from "./Server.ts"
 import * as Settings from "./Settings.ts"
@@ -113,10 +114,4 @@ export const layer = (settings: Settings.Settings) =>
   )
 
 /** How the log is written. */
-export const log = (settings: Settings.Settings) =>
-  Layer.merge(
-    Logger.layer([
-      { json: Logger.consoleJson, logfmt: Logger.consoleLogFmt, pretty: Logger.consolePretty() }[settings.logFormat]
-    ]),
-    Layer.succeed(References.MinimumLogLevel, settings.logLevel)
-  )
+export const log = (settings: Settings.Settings) => Log.layer({ format: settings.logFormat, level: settings.logLevel })

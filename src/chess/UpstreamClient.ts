@@ -96,8 +96,8 @@ export const make = Effect.fnUntraced(function* (
   const broken = (error: HttpClientError.HttpClientError) => unavailable("connection", transportDetail(error))
 
   const read = Effect.fnUntraced(function* (response: HttpClientResponse.HttpClientResponse) {
-    const tooLarge = Effect.fail(
-      unavailable("body", `a body of over ${maxBodyBytes} bytes`, { status: response.status })
+    const tooLarge = Effect.suspend(() =>
+      Effect.fail(unavailable("body", `a body of over ${maxBodyBytes} bytes`, { status: response.status }))
     )
     if (Number(response.headers["content-length"]) > maxBodyBytes) return yield* tooLarge
     const chunks: Array<Uint8Array> = []

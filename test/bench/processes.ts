@@ -3,7 +3,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { readFile } from "node:fs/promises"
+import { open, readFile } from "node:fs/promises"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
@@ -27,6 +27,29 @@ export const node = (args: ReadonlyArray<string>, env: Readonly<Record<string, s
     env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "inherit"]
   })
+
+/** Starts a program that writes to a file: nobody who measures has to read what it says. */
+export const nodeToFile = async <A>(
+  output: string,
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>>,
+  read: (line: string) => A | undefined
+): Promise<{ readonly child: ChildProcess; readonly found: A }> => {
+  const log = await open(output, "w")
+  const child = spawn(process.execPath, ["--conditions=effect-resilience-source", ...args], {
+    env: { ...process.env, ...env },
+    stdio: ["ignore", log.fd, "inherit"]
+  })
+  await log.close()
+  while (child.exitCode === null) {
+    for (const text of (await readFile(output, "utf8")).split("\n")) {
+      const found = read(text)
+      if (found !== undefined) return { child, found }
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error("The process ended before it was ready")
+}
 
 /** Waits for the first line of output for which `read` gives something, and reads on so that the program does not stop. */
 export const onLine = async <A>(child: ChildProcess, read: (line: string) => A | undefined): Promise<A> => {
@@ -60,6 +83,14 @@ export const stop = async (child: ChildProcess): Promise<void> => {
   const exited = once(child, "exit")
   child.kill("SIGTERM")
   await exited
+}
+
+/** The processor time a process has taken so far, in milliseconds. */
+export const processorMillis = async (pid: number | undefined): Promise<number> => {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8")
+  // Behind the name, which may hold spaces: the 14th and 15th field, in hundredths of a second.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return (Number(fields[11]) + Number(fields[12])) * 10
 }
 
 const memory = async (pid: number | undefined, field: "VmHWM" | "VmRSS"): Promise<number> => {
