@@ -44,9 +44,11 @@ describe.concurrent("examples", () => {
 
 describe("documents", () => {
   it("the table of the README has every primitive once", () => {
-    const exported = readFileSync(`${root}src/resilience/index.ts`, "utf8").matchAll(/^export \* as (\w+) from/gm)
+    const exported = ["", "http/"].flatMap((folder) => [
+      ...readFileSync(`${root}src/resilience/${folder}index.ts`, "utf8").matchAll(/^export \* as (\w+) from/gm)
+    ])
     const listed = readFileSync(`${root}README.md`, "utf8").matchAll(/^\| `(\w+)` \|/gm)
-    const primitives = [...exported].map(([, name]) => name)
+    const primitives = exported.map(([, name]) => name)
     assert.isNotEmpty(primitives)
     assert.sameMembers(
       [...listed].map(([, name]) => name),
