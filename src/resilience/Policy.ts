@@ -84,19 +84,19 @@ export interface Parts<
   T extends Duration.Input | Timer | undefined
 > {
   /** The time for everything together, from the first attempt to the last answer: over zero. Adds `DeadlineExceeded`. */
-  readonly deadline?: D
+  readonly deadline?: D | undefined
   /** Where the call takes its place: a bulkhead, an adaptive limit or a load shedder. Adds `BulkheadFull`, or theirs. */
-  readonly bulkhead?: B
+  readonly bulkhead?: B | undefined
   /** Where the outcome counts, of every attempt or, in a facade, of the call. Adds `CircuitOpen`. */
-  readonly circuitBreaker?: C
+  readonly circuitBreaker?: C | undefined
   /** The key of the breaker's circuit. Defaults to "default". */
   readonly circuit?: string | undefined
   /** What keeps back attempts that the other side would refuse, before they take a token. Adds `Throttled`. */
-  readonly adaptiveThrottle?: H
+  readonly adaptiveThrottle?: H | undefined
   /** Where every attempt takes a token: a limiter, its `costing`, or one key of a keyed one. Adds `RateLimited`. */
-  readonly rateLimiter?: L
+  readonly rateLimiter?: L | undefined
   /** The time for each attempt, in a facade for all together: over zero, or an adaptive timeout. Adds `TimedOut`. */
-  readonly timeout?: T
+  readonly timeout?: T | undefined
 }
 
 /** The parts that make attempts. They must accept the errors `E`. */

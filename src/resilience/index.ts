@@ -32,6 +32,7 @@ export * as RetryBudget from "./RetryBudget.ts"
 
 // Composition: all of them around one call.
 export * as Policy from "./Policy.ts"
+export * as Profile from "./Profile.ts"
 
 // Experiment: what happens when something goes wrong.
 export * as Chaos from "./Chaos.ts"
