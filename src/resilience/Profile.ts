@@ -163,7 +163,9 @@ const AdaptiveThrottle = Schema.Struct({ ratio: number, maxRefused: number, wind
 /** As the options of `RateLimiter`. */
 const RateLimiter = Schema.Struct({
   /** Defaults to "token-bucket". */
-  algorithm: Schema.optionalKey(Schema.Literals(["token-bucket", "gcra", "fixed-window", "sliding-window", "smooth"])),
+  algorithm: Schema.optionalKey(
+    Schema.Literals(["token-bucket", "gcra", "fixed-window", "sliding-window", "sliding-window-counter", "smooth"])
+  ),
   capacity: number,
   refillPerSecond: number,
   limit: number,

@@ -127,6 +127,19 @@ export interface SlidingWindow {
   readonly window: Duration.Input
 }
 
+/**
+ * Lets through about the limit in a window, and remembers two numbers only: `previous * (1 - elapsed / window) + current`
+ * calls are taken to lie in the window that ends now. If all calls of the window before came at its end, almost twice the
+ * limit comes within the length of one window; if they came at its beginning, some are refused that would have fitted.
+ */
+export interface SlidingWindowCounter {
+  readonly algorithm: "sliding-window-counter"
+  /** Calls per window: at least 1. */
+  readonly limit: number
+  /** The length of a window: over zero. */
+  readonly window: Duration.Input
+}
+
 /** Lets through one call per interval, and never two at once (a leaky bucket). One of cost 3 is followed by three intervals. */
 export interface Smooth {
   readonly algorithm: "smooth"
@@ -135,7 +148,7 @@ export interface Smooth {
 }
 
 /** How many calls are let through, by the name of an algorithm. */
-export type Limit = TokenBucket | Gcra | FixedWindow | SlidingWindow | Smooth
+export type Limit = TokenBucket | Gcra | FixedWindow | SlidingWindow | SlidingWindowCounter | Smooth
 
 /** How calls wait for their turn, and what becomes of a complaint. */
 export interface WaitOptions {

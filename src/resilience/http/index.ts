@@ -4,3 +4,8 @@
 
 // Client: how requests are sent.
 export * as HttpResilience from "./HttpResilience.ts"
+
+// Server: how requests are taken.
+export * as ClientAddress from "./ClientAddress.ts"
+export * as RateLimit from "./RateLimit.ts"
+export * as RateLimitStore from "./RateLimitStore.ts"

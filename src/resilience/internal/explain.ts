@@ -226,7 +226,8 @@ const rateOf = ({ rateLimiter }: Profile): Rate => {
       return { burst: 1, perSecond: 1000 / Duration.toMillis(limit.interval) }
     case "gcra":
     case "fixed-window":
-    case "sliding-window": {
+    case "sliding-window":
+    case "sliding-window-counter": {
       const burst = limit.algorithm === "gcra" ? (limit.burst ?? Math.max(1, limit.limit)) : limit.limit
       return { burst, perSecond: (limit.limit * 1000) / Duration.toMillis(limit.window) }
     }

@@ -4,18 +4,16 @@
  * A window begins with the first call after the one before it has ended: so a time without calls needs no memory, and calls
  * at the end of one window and the beginning of the next can come to twice the limit within one window's length.
  */
-import { DueMeter, type Meter, type Numbers, type NumbersOf } from "./meter.ts"
-
-type Rule = NumbersOf<"fixed-window" | "sliding-window">
+import { DueMeter, isWindow, type Meter, type Numbers, type WindowNumbers } from "./meter.ts"
 
 /** The beginning of the window, and the sum of what was taken in it. */
 export class FixedWindow extends DueMeter implements Meter {
   readonly additive = false
-  private rule: Rule
+  private rule: WindowNumbers
   private startedAt: number
   private used = 0
 
-  constructor(rule: Rule, now: number) {
+  constructor(rule: WindowNumbers, now: number) {
     super()
     this.rule = rule
     this.startedAt = now
@@ -55,7 +53,7 @@ export class FixedWindow extends DueMeter implements Meter {
   }
 
   change(now: number, numbers: Numbers): void {
-    if (numbers.algorithm !== "fixed-window" && numbers.algorithm !== "sliding-window") return
+    if (!isWindow(numbers)) return
     this.used = this.usedAt(now)
     this.rule = numbers
   }

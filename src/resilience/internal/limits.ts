@@ -7,6 +7,7 @@ import { FixedWindow } from "./fixedWindow.ts"
 import { Gcra } from "./gcra.ts"
 import { type Line, type Refusal, Rules, type SteadyClock } from "./limitLine.ts"
 import type { Meter, Numbers } from "./meter.ts"
+import { SlidingCounter } from "./slidingCounter.ts"
 import { SlidingWindow } from "./slidingWindow.ts"
 import { TokenBucket } from "./tokenBucket.ts"
 
@@ -50,7 +51,8 @@ export const toNumbers = (module: string, limit: Limit): Numbers => {
       return { algorithm: "gcra", intervalMillis: windowMillis / limit.limit, burst }
     }
     case "fixed-window":
-    case "sliding-window": {
+    case "sliding-window":
+    case "sliding-window-counter": {
       const windowMillis = Duration.toMillis(limit.window)
       check("limit", limit.limit, "a finite number >= 1", limit.limit >= 1 && limit.limit < Infinity)
       check("window", windowMillis, ...overZero(windowMillis))
@@ -88,25 +90,37 @@ export const toSettings = (module: string, options: WaitOptions, clock: SteadyCl
   return {
     rules: new Rules(clock, maxWait, maxQueued, refusal),
     maxPauseMillis,
-    meter: (numbers, now) => {
-      switch (numbers.algorithm) {
-        case "token-bucket": {
-          const { capacity, refillPerSecond } = numbers
-          const floorPerSecond = floor * refillPerSecond
-          return new TokenBucket(
-            { capacity, refillPerSecond, factor, floorPerSecond, recoverMillis, cooldownMillis },
-            now
-          )
-        }
-        case "gcra":
-        case "smooth":
-          return new Gcra(numbers, now)
-        case "fixed-window":
-          return new FixedWindow(numbers, now)
-        case "sliding-window":
-          return new SlidingWindow(numbers)
-      }
+    meter: (numbers, now) => makeMeter(numbers, now, { factor, floor, recoverMillis, cooldownMillis })
+  }
+}
+
+/** A meter with nothing taken. Only a token bucket has a rate that adapts. */
+export const makeMeter = (
+  numbers: Numbers,
+  now: number,
+  adaptive: {
+    readonly factor: number
+    readonly floor: number
+    readonly recoverMillis: number
+    readonly cooldownMillis: number
+  }
+): Meter => {
+  switch (numbers.algorithm) {
+    case "token-bucket": {
+      const { capacity, refillPerSecond } = numbers
+      const { cooldownMillis, factor, floor, recoverMillis } = adaptive
+      const floorPerSecond = floor * refillPerSecond
+      return new TokenBucket({ capacity, refillPerSecond, factor, floorPerSecond, recoverMillis, cooldownMillis }, now)
     }
+    case "gcra":
+    case "smooth":
+      return new Gcra(numbers, now)
+    case "fixed-window":
+      return new FixedWindow(numbers, now)
+    case "sliding-window":
+      return new SlidingWindow(numbers)
+    case "sliding-window-counter":
+      return new SlidingCounter(numbers, now)
   }
 }
 
@@ -143,6 +157,7 @@ const largestCost = (numbers: Numbers): readonly [most: number, name: string] =>
       return [Infinity, ""]
     case "fixed-window":
     case "sliding-window":
+    case "sliding-window-counter":
       return [numbers.limit, "the limit"]
   }
 }

@@ -14,10 +14,20 @@ export type Numbers =
       readonly burst: number
     }
   | { readonly algorithm: "smooth"; readonly intervalMillis: number; readonly burst: 1 }
-  | { readonly algorithm: "fixed-window" | "sliding-window"; readonly limit: number; readonly windowMillis: number }
+  | {
+      readonly algorithm: "fixed-window" | "sliding-window" | "sliding-window-counter"
+      readonly limit: number
+      readonly windowMillis: number
+    }
 
 /** The numbers of one algorithm. */
 export type NumbersOf<Algorithm extends Numbers["algorithm"]> = Extract<Numbers, { readonly algorithm: Algorithm }>
+
+/** The numbers of a limit per window. */
+export type WindowNumbers = Extract<Numbers, { readonly windowMillis: number }>
+
+/** Whether the numbers are a limit per window. */
+export const isWindow = (numbers: Numbers): numbers is WindowNumbers => "windowMillis" in numbers
 
 /** Measures what has been taken, and says when there is room again. */
 export interface Meter {

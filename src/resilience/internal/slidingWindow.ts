@@ -7,9 +7,7 @@
  * entries, and a token comes back up to a hundredth of the window late. The usual counter, `previous * (1 - elapsed /
  * window) + current`, takes less memory and lets almost twice the limit through.
  */
-import { DueMeter, type Meter, type Numbers, type NumbersOf } from "./meter.ts"
-
-type Rule = NumbersOf<"fixed-window" | "sliding-window">
+import { DueMeter, isWindow, type Meter, type Numbers, type WindowNumbers } from "./meter.ts"
 
 /** The calls of a window of which each has an entry of its own. */
 export const exactCalls = 100
@@ -17,7 +15,7 @@ export const exactCalls = 100
 /** A log in a ring that grows with what it has to hold. */
 export class SlidingWindow extends DueMeter implements Meter {
   readonly additive = false
-  private rule: Rule
+  private rule: WindowNumbers
   // Of each entry the time of its last call, and the sum of what its calls cost: two places in a row.
   private ring: Array<number> = []
   private first = 0
@@ -26,7 +24,7 @@ export class SlidingWindow extends DueMeter implements Meter {
   // When the last entry began. Unknown, and of no use, while there are few of them.
   private lastSince: number | undefined = undefined
 
-  constructor(rule: Rule) {
+  constructor(rule: WindowNumbers) {
     super()
     this.rule = rule
   }
@@ -34,6 +32,11 @@ export class SlidingWindow extends DueMeter implements Meter {
   /** The entries of the log. */
   get size(): number {
     return this.entries
+  }
+
+  /** What the log takes in memory. */
+  get bytes(): number {
+    return 8 * this.ring.length
   }
 
   get maxCost(): number {
@@ -97,7 +100,7 @@ export class SlidingWindow extends DueMeter implements Meter {
   }
 
   change(now: number, numbers: Numbers): void {
-    if (numbers.algorithm !== "fixed-window" && numbers.algorithm !== "sliding-window") return
+    if (!isWindow(numbers)) return
     this.forget(now)
     this.rule = numbers
   }

@@ -1,4 +1,6 @@
 /**
- * What users test their own policies with.
+ * What users test their own policies and stores with.
  */
+export { type ContractTest } from "./contract.ts"
 export { interruptEverywhere } from "./interruptEverywhere.ts"
+export { rateLimitStoreContract, type RateLimitStoreContractOptions } from "./rateLimitStoreContract.ts"
