@@ -33,6 +33,8 @@ export * as RetryBudget from "./RetryBudget.ts"
 // Composition: all of them around one call.
 export * as Policy from "./Policy.ts"
 export * as Profile from "./Profile.ts"
+export * as Providers from "./Providers.ts"
+export * as ResilienceFacade from "./ResilienceFacade.ts"
 
 // Experiment: what happens when something goes wrong.
 export * as Chaos from "./Chaos.ts"
