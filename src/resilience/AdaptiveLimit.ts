@@ -220,6 +220,7 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
           return Effect.onExitPrimitive(self, (exit) => record(startedAt, running, exit, fiber))
         }),
         find,
+        find,
         line
       )
   })

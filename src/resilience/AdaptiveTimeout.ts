@@ -98,10 +98,9 @@ export const make = (options: Options): Effect.Effect<AdaptiveTimeout> =>
 
     return {
       execute: <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
-        Effect.withFiber((fiber) => {
+        Effect.suspend(() => {
           const millis = limit
-          // The fiber's context holds R: the type of the returned effect asks for it.
-          return interruptAfter(self as Effect.Effect<A, E>, fiber.context, millis, () => timedOut(millis), watch)
+          return interruptAfter(self, millis, () => timedOut(millis), watch)
         }),
       state: Effect.sync(() => ({
         limit: Duration.millis(limit),

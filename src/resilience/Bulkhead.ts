@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const places = new Places(rulesOf(options), maxConcurrent, statistics)
   const find = () => places
   return {
-    execute: (self) => enter(self, find),
+    execute: (self) => enter(self, find, find),
     resize: (to) => Effect.sync(() => places.resize(integer("Bulkhead", "maxConcurrent", 1, to))),
     state: Effect.sync(() => stateOf(places)),
     queueDelay: Effect.withFiberSucceed((fiber) => Duration.millis(places.delayMillis(fiber))),
@@ -168,14 +168,18 @@ export const makeKeyed = Effect.fnUntraced(function* (options: KeyedOptions): Ef
     execute:
       ({ key }) =>
       <A, E, R>(self: Effect.Effect<A, E, R>) =>
-        enter<A, BulkheadFull, E, R>(self, () => {
-          const known = byKey.get(key)
-          if (known !== undefined) return known
-          if (byKey.size >= maxKeys) return new Places(noRoom, 0, statistics, { key })
-          const places = new Places(rules, maxConcurrent, statistics, { key, onIdle })
-          byKey.set(key, places)
-          return places
-        }),
+        enter<A, BulkheadFull, E, R>(
+          self,
+          () => {
+            const known = byKey.get(key)
+            if (known !== undefined) return known
+            if (byKey.size >= maxKeys) return new Places(noRoom, 0, statistics, { key })
+            const places = new Places(rules, maxConcurrent, statistics, { key, onIdle })
+            byKey.set(key, places)
+            return places
+          },
+          () => byKey.get(key)
+        ),
     resize: (to) =>
       Effect.sync(() => {
         maxConcurrent = integer("Bulkhead", "maxConcurrent", 1, to)

@@ -42,15 +42,12 @@ export const within: {
   2,
   <A, E, R>(self: Effect.Effect<A, E, R>, duration: Duration.Input): Effect.Effect<A, E | DeadlineExceeded, R> => {
     const requested = Duration.toMillis(duration)
-    return Effect.withFiber<A, E | DeadlineExceeded>((fiber) => {
+    return Effect.withFiber<A, E | DeadlineExceeded, R>((fiber) => {
       const millis = Math.min(requested, remainingMillisUnsafe(fiber))
       if (millis <= 0) return exceeded(0, false)
-      // The fiber's context holds R: the type of the returned effect asks for it.
-      const work = self as Effect.Effect<A, E>
-      if (millis === Infinity) return work
-      return interruptAfter(work, Context.add(fiber.context, EndsAt, nowMillisUnsafe(fiber) + millis), millis, () =>
-        exceeded(millis, true)
-      )
+      if (millis === Infinity) return self
+      const context = Context.add(fiber.context, EndsAt, nowMillisUnsafe(fiber) + millis)
+      return interruptAfter(self, millis, () => exceeded(millis, true), undefined, context)
     })
   }
 )

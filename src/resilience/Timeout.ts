@@ -60,15 +60,9 @@ export const timeout: {
 } = Function.dual(
   2,
   <A, E, R>(self: Effect.Effect<A, E, R>, duration: Duration.Input): Effect.Effect<A, E | TimedOut, R> => {
-    const after = Duration.fromInputUnsafe(duration)
-    const millis = Duration.toMillis(after)
-    const timedOut = fail(after)
-    if (millis <= 0) return timedOut
-    if (millis === Infinity) return self
-    return Effect.withFiber((fiber) =>
-      // The fiber's context holds R: the type of the returned effect asks for it.
-      interruptAfter(self as Effect.Effect<A, E>, fiber.context, millis, () => timedOut)
-    )
+    const millis = millisOf(duration)
+    if (millis <= 0) return timedOut(millis)
+    return millis === Infinity ? self : interruptAfter(self, millis, () => timedOut(millis))
   }
 )
 
@@ -82,15 +76,13 @@ export const timeout: {
  */
 export const makeLeaving = (options: LeavingOptions): Effect.Effect<Leaving> =>
   Effect.sync(() => {
-    const after = Duration.fromInputUnsafe(options.after)
-    const millis = Duration.toMillis(after)
+    const millis = Duration.toMillis(options.after)
     const maxLeft = options.maxLeft ?? 16
     if (!(millis > 0)) throw new RangeError(`Timeout: after must be over zero, got ${millis}`)
     if (!(Number.isInteger(maxLeft) && maxLeft >= 1)) {
       throw new RangeError(`Timeout: maxLeft must be an integer >= 1, got ${maxLeft}`)
     }
 
-    const timedOut = fail(after)
     const left = { running: 0, total: 0 }
     const watch: Watch = {
       leave: (work) => {
@@ -103,15 +95,23 @@ export const makeLeaving = (options: LeavingOptions): Effect.Effect<Leaving> =>
     }
     return {
       execute: <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
-        millis === Infinity
-          ? self
-          : Effect.withFiber((fiber) =>
-              // The fiber's context holds R: the type of the returned effect asks for it.
-              interruptAfter(self as Effect.Effect<A, E>, fiber.context, millis, () => timedOut, watch)
-            ),
+        millis === Infinity ? self : interruptAfter(self, millis, () => timedOut(millis), watch),
       state: Effect.sync(() => ({ ...left }))
     }
   })
 
-const fail = (after: Duration.Duration): Effect.Effect<never, TimedOut> =>
-  Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after }))))
+const timedOut = (millis: number): Effect.Effect<never, TimedOut> =>
+  Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) }))))
+
+// Most calls bring the same text as the one before, and to read it would cost more than all the rest.
+let lastText = ""
+let lastMillis = 0
+
+const millisOf = (duration: Duration.Input): number => {
+  if (typeof duration !== "string") return Duration.toMillis(duration)
+  if (duration !== lastText) {
+    lastMillis = Duration.toMillis(duration)
+    lastText = duration
+  }
+  return lastMillis
+}

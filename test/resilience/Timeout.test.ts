@@ -38,6 +38,21 @@ describe("Timeout", () => {
       })
     )
 
+    it.effect("limits each run of the same effect on its own", () =>
+      Effect.gen(function* () {
+        const log: Array<string> = []
+        const limited = Timeout.timeout(work(80, log), 100)
+        const first = yield* Effect.forkChild(limited)
+        yield* TestClock.adjust(50)
+        const second = yield* Effect.forkChild(limited)
+        yield* TestClock.adjust(30)
+        assert.strictEqual(yield* Fiber.join(first), "done")
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(second)
+        assert.deepStrictEqual(log, ["finished", "stopped"])
+      })
+    )
+
     it.effect("answers only after the finalizers of the interrupted work have run", () =>
       Effect.gen(function* () {
         const log: Array<string> = []

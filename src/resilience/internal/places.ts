@@ -4,12 +4,13 @@
  * An uncontended call takes its place and gives it back in one synchronous step each. A freed place goes straight to the
  * next who waits, so that nobody who comes later can take it.
  */
-import { Clock, Duration, Effect, type Fiber } from "effect"
+import { Duration, Effect, type Fiber } from "effect"
 import type { QueueOptions, Statistics } from "../Bulkhead.ts"
 import { remainingMillisUnsafe } from "../Deadline.ts"
 import * as Priority from "../Priority.ts"
 import { Line, Lines, type Overload, type Waiter } from "./lines.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
+import { afterMillisUnsafe, type Cancel } from "./timers.ts"
 
 /** How calls wait, and how they are refused. */
 export interface Rules<E> {
@@ -70,7 +71,7 @@ export class Call<E> implements Waiter<Call<E>> {
   line: Line<Call<E>> | undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   /** Ends the wait after `maxWait`. */
-  timer: Fiber.Fiber<void> | undefined = undefined
+  cancelTimer: Cancel | undefined = undefined
   /** Lets it run, or refuses it. */
   wake: (refused?: Effect.Effect<never, E>) => void = noop
   queuedAt = 0
@@ -136,49 +137,68 @@ export class Places<E> {
     this.fill()
   }
 
-  /** What `call` does now: run, wait or be refused. To be evaluated by `fiber`, and followed by `call.leave`. */
+  /** What `call` does when there is no place: wait or be refused. To be evaluated by `fiber`, and followed by `call.leave`. */
   admit<A, E1, R>(
     call: Call<E>,
     self: Effect.Effect<A, E1, R>,
     fiber: Fiber.Fiber<unknown, unknown>
   ): Effect.Effect<A, E | E1, R> {
-    if (this.take(call)) return self
     if (!this.mayWait(call, fiber)) return this.refuse()
     return Effect.callback<A, E | E1, R>((resume) => {
       // The fiber may have been suspended since: what was true then need not be true now.
-      if (this.take(call)) return resume(self)
+      if (this.take(call.line)) {
+        call.place = "running"
+        call.places = this
+        return resume(self)
+      }
       if (!this.mayWait(call, fiber)) return resume(this.refuse())
       this.join(call, fiber)
       call.wake = (refused) => resume(refused ?? self)
     })
   }
 
+  /** The refusal of a call that would neither get a place now nor be let into the queue. */
+  refusalAtOnce(line: Line<Call<E>> | undefined): Effect.Effect<never, E> | undefined {
+    return this.rules.maxQueued === 0 && !this.hasPlace(line) ? this.refuse() : undefined
+  }
+
   leave(call: Call<E>): undefined {
     const { place } = call
-    // First of all: the timer tells its observer at once, which must not find a waiter any more.
     call.place = "outside"
     if (place === "waiting") {
       this.counts.left++
       this.unqueue(call)
+      this.rest()
     } else {
-      this.running--
-      if (call.line !== undefined) call.line.running--
-      if (this.lines !== undefined) this.fill()
+      this.giveBack(call.line)
     }
-    if (this.running === 0 && this.onIdle !== undefined && this.waiting === 0) this.onIdle(this)
   }
 
-  private take(call: Call<E>): boolean {
-    const { line } = call
-    if (this.running >= this.limit && (line === undefined || line.running >= line.guaranteed)) return false
-    this.start(call)
+  /** Takes a place if there is one. */
+  take(line: Line<Call<E>> | undefined): boolean {
+    if (!this.hasPlace(line)) return false
+    this.start(line)
     return true
   }
 
-  private start(call: Call<E>): void {
-    call.place = "running"
-    call.places = this
-    if (call.line !== undefined) call.line.running++
+  /** Gives a place back: to the next who waits, if there is one. */
+  giveBack(line: Line<Call<E>> | undefined): undefined {
+    this.running--
+    if (line !== undefined) line.running--
+    if (this.lines !== undefined) this.fill()
+    this.rest()
+  }
+
+  private hasPlace(line: Line<Call<E>> | undefined): boolean {
+    return this.running < this.limit || (line !== undefined && line.running < line.guaranteed)
+  }
+
+  private rest(): void {
+    if (this.running === 0 && this.onIdle !== undefined && this.waiting === 0) this.onIdle(this)
+  }
+
+  private start(line: Line<Call<E>> | undefined): void {
+    if (line !== undefined) line.running++
     const running = ++this.running
     const { counts } = this
     counts.admitted++
@@ -208,10 +228,7 @@ export class Places<E> {
     lines.push(line, call)
     if (lines.size > this.counts.mostWaiting) this.counts.mostWaiting = lines.size
     if (maxWaitMillis === Infinity) return
-    const sleep = fiber.getRef(Clock.Clock).sleep(Duration.millis(Math.ceil(maxWaitMillis)))
-    call.timer = Effect.runForkWith(fiber.context)(sleep)
-    call.timer.addObserver(() => {
-      if (call.place !== "waiting") return
+    call.cancelTimer = afterMillisUnsafe(fiber, maxWaitMillis, () => {
       call.place = "outside"
       this.counts.timedOut++
       this.unqueue(call)
@@ -232,7 +249,8 @@ export class Places<E> {
       const call = line?.first(overload, now)
       if (line === undefined || call === undefined) return
       lines.serve(line)
-      this.start(call)
+      call.place = "running"
+      this.start(call.line)
       this.unqueue(call)
       call.fiber?.currentDispatcher.scheduleTask(call.wake, 0)
       if (overload === undefined) continue
@@ -252,7 +270,7 @@ export class Places<E> {
 
   private unqueue(call: Call<E>): void {
     if (call.line !== undefined) this.lines?.remove(call.line, call)
-    call.timer?.interruptUnsafe()
+    call.cancelTimer?.()
   }
 
   private refuse(): Effect.Effect<never, E> {
@@ -284,18 +302,33 @@ export class Places<E> {
   }
 }
 
-/** Runs the effect in one of the places that `find` finds. */
+/**
+ * Runs the effect in one of the places that `find` finds or makes. `known` finds them only, and so can be asked before
+ * there is anything to undo.
+ */
 export const enter = <A, E, E1, R>(
   self: Effect.Effect<A, E1, R>,
-  find: (call: Call<E>) => Places<E>,
+  find: () => Places<E>,
+  known: () => Places<E> | undefined,
   line?: Line<Call<E>>
 ): Effect.Effect<A, E | E1, R> =>
   Effect.suspend(() => {
-    const call = new Call<E>(line)
+    const refusal = known()?.refusalAtOnce(line)
+    if (refusal !== undefined) return refusal
+    let taken: Places<E> | undefined
+    let call: Call<E> | undefined
     // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
     return Effect.onExitPrimitive(
-      Effect.withFiber<A, E | E1, R>((fiber) => find(call).admit(call, self, fiber)),
-      () => call.leave()
+      Effect.withFiber<A, E | E1, R>((fiber) => {
+        const places = find()
+        if (places.take(line)) {
+          taken = places
+          return self
+        }
+        call = new Call<E>(line)
+        return places.admit(call, self, fiber)
+      }),
+      () => (taken === undefined ? call?.leave() : taken.giveBack(line))
     )
   })
 

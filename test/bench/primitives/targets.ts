@@ -39,8 +39,9 @@ const ratios: ReadonlyArray<
 
 const count = (size: number) => size.toLocaleString("en-US")
 
-/** Compares what was measured with what is promised. */
+/** Compares what was measured with what is promised of it. */
 export const judge = (measured: ReadonlyArray<Measured>, scaled: ReadonlyArray<Scaled>): ReadonlyArray<Result> => {
+  const subjects = new Set(measured.map(({ measured: one }) => one.subject))
   const find = (subject: string, path: string, by: string): Measured => {
     const found = measured.find(({ measured: one }) => one.subject === subject && one.path === path && one.by === by)
     if (found === undefined) throw new Error(`${subject}, ${path}, ${by} was not measured`)
@@ -51,7 +52,8 @@ export const judge = (measured: ReadonlyArray<Measured>, scaled: ReadonlyArray<S
     if (found === undefined) throw new Error(`${subject}, ${by} was not measured`)
     return found
   }
-  const calls = ratios.map(([promise, subject, path, against, atMost]): Result => {
+  const chosen = ratios.filter(([, subject]) => subjects.has(subject))
+  const calls = chosen.map(([promise, subject, path, against, atMost]): Result => {
     const mine = find(subject, path, ours)
     const theirs = find(subject, path, against)
     return {
@@ -80,6 +82,7 @@ export const judge = (measured: ReadonlyArray<Measured>, scaled: ReadonlyArray<S
     atMost,
     unit: "bytes"
   })
+  if (scaled.length === 0) return calls
   return [
     ...calls,
     grown(waiting, "a waiting call of", 2),
