@@ -31,18 +31,23 @@ export const serveInMemory = <E>(
     return Effect.gen(function* () {
       const web = new Request(`http://localhost${path}`, { method, headers, ...(body === undefined ? {} : { body }) })
       const received = HttpServerRequest.fromWeb(web).modify({ remoteAddress: Option.some(from) })
-      let sent = HttpServerResponse.empty()
-      yield* HttpEffect.toHandled(app, (_, response) => Effect.sync(() => void (sent = response))).pipe(
+      const sent: Array<Answer> = []
+      // Read while the request is still open, as a server does.
+      const send = (response: HttpServerResponse.HttpServerResponse) =>
+        Effect.gen(function* () {
+          const answer = HttpServerResponse.toWeb(response, { context: yield* Effect.context() })
+          sent.push({
+            status: answer.status,
+            headers: Object.fromEntries(answer.headers),
+            cookies: answer.headers.getSetCookie(),
+            body: yield* Effect.promise(() => answer.text())
+          })
+        })
+      yield* HttpEffect.toHandled(app, (_, response) => send(response)).pipe(
         Effect.provideService(HttpServerRequest.HttpServerRequest, received),
         Effect.ignoreCause
       )
-      const answer = HttpServerResponse.toWeb(sent)
-      return {
-        status: answer.status,
-        headers: Object.fromEntries(answer.headers),
-        cookies: answer.headers.getSetCookie(),
-        body: yield* Effect.promise(() => answer.text())
-      }
+      return sent[0] ?? { status: 0, headers: {}, cookies: [], body: "" }
     })
   })
 

@@ -7,5 +7,7 @@ export * as HttpResilience from "./HttpResilience.ts"
 
 // Server: how requests are taken.
 export * as ClientAddress from "./ClientAddress.ts"
+export * as Idempotency from "./Idempotency.ts"
+export * as IdempotencyStore from "./IdempotencyStore.ts"
 export * as RateLimit from "./RateLimit.ts"
 export * as RateLimitStore from "./RateLimitStore.ts"
