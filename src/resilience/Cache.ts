@@ -245,19 +245,23 @@ export function make<K extends Key, A, E, R>(
   options: AnyOptions<K, A, E> & Partial<Pick<LookupOptions<K, A, E, R>, "lookup">>
 ): Effect.Effect<Cache<K, A, E>, never, Scope.Scope> {
   const { lookup } = options
-  const withLookup = (cache: Cache<K, A, E>) => {
+  const withLookup = ({ answered, cache }: ReturnType<typeof makeUnsafe<K, A, E>>) => {
     if (lookup === undefined) return cache
-    const getWith = (call: { readonly key: K } & CallOptions<K, A, E>) =>
-      cache.execute(call)(Effect.suspend(() => lookup(call.key)))
-    return { ...cache, get: (key: K) => getWith({ key }), getWith }
+    const find = (key: K) => Effect.suspend(() => lookup(key))
+    return {
+      ...cache,
+      get: (key: K) => answered(key, find, undefined),
+      getWith: ({ key, skipCache, timeToLive }: { readonly key: K } & CallOptions<K, A, E>) =>
+        skipCache === true ? find(key) : answered(key, find, timeToLive)
+    }
   }
-  if (options.refresh === undefined) return Effect.sync(() => withLookup(makeUnsafe(options).cache))
+  if (options.refresh === undefined) return Effect.sync(() => withLookup(makeUnsafe(options)))
   return Effect.flatMap(
     Effect.sync(() => makeUnsafe(options)),
-    ({ cache, close }) =>
+    (made) =>
       Effect.as(
-        Effect.addFinalizer(() => close),
-        withLookup(cache)
+        Effect.addFinalizer(() => made.close),
+        withLookup(made)
       )
   )
 }
@@ -314,7 +318,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     terms.usedAt >= terms.retryFrom &&
     refreshes.size < maxRefreshes &&
     !closed &&
-    !shared.byKey.has(key)
+    flights.underWay(shared, key) === undefined
 
   const shared = flights.make<K, A, E, MillisOf<K, A, E>>({
     find: (key, fiber) => {
@@ -365,7 +369,9 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
   ) => {
     kept.sweep(2, fiber)
     const answer = flights.join(shared, fiber, key, work, millisToLive)
-    return onJoin === undefined || !shared.byKey.has(key) ? answer : flights.observed(onJoin, key, answer)
+    return onJoin === undefined || flights.underWay(shared, key) === undefined
+      ? answer
+      : flights.observed(onJoin, key, answer)
   }
 
   const getMany = <R>(
@@ -394,7 +400,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
       )
     if (missing.length === 0) return together(answers)
     kept.sweep(2 * missing.length, fiber)
-    const joined = onJoin === undefined ? [] : missing.filter((key) => shared.byKey.has(key))
+    const joined = onJoin === undefined ? [] : missing.filter((key) => flights.underWay(shared, key) !== undefined)
     const found = Effect.flatMap(flights.joinMany(shared, fiber, missing, lookup, millis), (more) => {
       for (const [key, answer] of more) answers.set(key, answer)
       return together(answers)
@@ -419,20 +425,27 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
       })
     })
 
+  // What is kept is answered in one step, and the work made only for a key that is not.
+  const answered = <R>(
+    key: K,
+    work: (key: K) => Effect.Effect<A, E, R>,
+    timeToLive: TimeToLive<K, A, E> | undefined
+  ): Effect.Effect<A, E, R> =>
+    Effect.withFiber((fiber) => {
+      const entry = kept.use(key, fiber)
+      if (entry !== undefined && entry.terms === undefined) return hit(key, entry.value)
+      const millis = timeToLive === undefined ? millisToLive : millisOf(timeToLive)
+      const found = entry === undefined ? undefined : answer(entry)
+      if (entry === undefined || found === undefined) return miss(key, fiber, work(key), millis)
+      if (isDue(entry)) startRefresh([key], fiber, work(key), flights.whole, millis)
+      return found
+    })
+
   const cache: Cache<K, A, E> = {
-    execute: ({ key, skipCache, timeToLive }) => {
-      if (skipCache === true) return (self) => self
-      return (self) =>
-        Effect.withFiber((fiber) => {
-          const entry = kept.use(key, fiber)
-          if (entry !== undefined && entry.terms === undefined) return hit(key, entry.value)
-          const millis = timeToLive === undefined ? millisToLive : millisOf(timeToLive)
-          const found = entry === undefined ? undefined : answer(entry)
-          if (entry === undefined || found === undefined) return miss(key, fiber, self, millis)
-          if (isDue(entry)) startRefresh([key], fiber, self, flights.whole, millis)
-          return found
-        })
-    },
+    execute:
+      ({ key, skipCache, timeToLive }) =>
+      (self) =>
+        skipCache === true ? self : answered(key, () => self, timeToLive),
     getMany: (many) =>
       Effect.withFiber((fiber) => (many.skipCache === true ? withoutCache(many) : getMany(fiber, many))),
     getIfPresent: (key) =>
@@ -500,7 +513,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     )
   })
 
-  return { cache, close }
+  return { answered, cache, close }
 }
 
 // What a result is kept with beside its time: nothing at all unless an option asks for it.

@@ -54,7 +54,9 @@ export const make = <K extends Key, A, E = never>(options: Options<K> = {}): Eff
         (self) =>
           Effect.withFiber((fiber) => {
             const answer = flights.join(shared, fiber, key, self, undefined)
-            return onJoin === undefined || !shared.byKey.has(key) ? answer : flights.observed(onJoin, key, answer)
+            return onJoin === undefined || flights.underWay(shared, key) === undefined
+              ? answer
+              : flights.observed(onJoin, key, answer)
           }),
       state: Effect.sync(() => ({ pending: shared.pending, started: shared.started, joined: shared.joined }))
     }

@@ -24,7 +24,13 @@ export type Doubt<K, A, E> = (key: K, exit: Exit.Exit<A, E>) => boolean
 export interface Flight<K, A, E> {
   readonly key: K
   readonly run: Run<K, A, E>
-  readonly waiters: Set<Waiter<A, E>>
+  /** Those who wait: most flights have one. */
+  waiter: Waiter<A, E> | undefined
+  others: Set<Waiter<A, E>> | undefined
+  /** Whether it can be joined, and its result lands. */
+  open: boolean
+  /** During its first step, the flight in whose first step it was started. */
+  outer: Flight<K, A, E> | undefined
   /** Whether it is wanted although nobody waits for it. */
   owned: boolean
   /** What was invalidated since the run began. */
@@ -46,8 +52,10 @@ export interface Run<K, A, E> {
 
 /** The runs of one cache or single flight. `T` is what the starter of a run says of how its results are kept. */
 export interface Flights<K, A, E, T = undefined> {
-  /** The flight that a caller of this key joins. */
+  /** The flights that are not over after their first step, by key. */
   readonly byKey: Map<K, Flight<K, A, E>>
+  /** The flight whose first step is being taken: most are over after it, and never stand in the map. */
+  starting: Flight<K, A, E> | undefined
   /** Runs whose fiber has not ended, also those that were cut off. */
   pending: number
   /** Calls that started a run. */
@@ -73,6 +81,7 @@ export const make = <K, A, E, T = undefined>(
   options: Pick<Flights<K, A, E, T>, "find" | "land">
 ): Flights<K, A, E, T> => ({
   byKey: new Map(),
+  starting: undefined,
   pending: 0,
   started: 0,
   joined: 0,
@@ -94,7 +103,7 @@ export const join = <K, A, E, R, T>(
     // The fiber may have been suspended since the caller looked.
     const found = flights.find(key, fiber)
     if (found !== undefined) return resume(found)
-    const current = flights.byKey.get(key)
+    const current = underWay(flights, key)
     if (current !== undefined) {
       flights.joined++
       // Doubts that come later are no matter to those who ask now.
@@ -109,14 +118,28 @@ export const join = <K, A, E, R, T>(
       wait(current, waiter)
       return leaving(flights, current, waiter)
     }
-    const run = prepare(flights, [key], false)
-    const flight = run.flights[0]!
+    const run: Run<K, A, E> = { flights: [], partial: false, fiber: undefined, wanted: 0 }
+    const flight = makeFlight(key, run, flights.starting)
+    run.flights.push(flight)
     flights.started++
     wait(flight, resume)
+    flights.starting = flight
     // The fiber's context holds R: the type of the returned effect asks for it.
-    launch(flights, fiber, run, work as Effect.Effect<A, E>, whole, terms)
+    const isOver = launch(flights, fiber, run, work as Effect.Effect<A, E>, whole, terms)
+    flights.starting = flight.outer
+    flight.outer = undefined
+    if (isOver) return undefined
+    if (flight.open) flights.byKey.set(key, flight)
     return leaving(flights, flight, resume)
   })
+
+/** The run that a caller of this key joins. */
+export const underWay = <K, A, E, T>(flights: Flights<K, A, E, T>, key: K): Flight<K, A, E> | undefined => {
+  for (let flight = flights.starting; flight !== undefined; flight = flight.outer) {
+    if (flight.key === key && flight.open) return flight
+  }
+  return flights.byKey.get(key)
+}
 
 /**
  * Waits for the runs of `keys`, and starts `work` as one run for those that have none. Succeeds with the answer for each
@@ -137,7 +160,7 @@ export const joinMany = <K, A, E, R, T>(
       const found = flights.find(key, fiber)
       answers.set(key, found ?? nothing)
       if (found !== undefined) continue
-      const current = flights.byKey.get(key)
+      const current = underWay(flights, key)
       if (current === undefined) asked.push(key)
       else joined.push(current)
     }
@@ -206,29 +229,29 @@ export const disown = <K, A, E, T>(
   for (const flight of run.flights) {
     if (!flight.owned) continue
     flight.owned = false
-    if (flight.waiters.size === 0) run.wanted--
+    if (!isAwaited(flight)) run.wanted--
   }
   return run.wanted === 0 ? abandon(flights, run) : undefined
 }
 
 /** Cuts the run of a key off: it still answers those who wait, but is not joined and does not land. */
 export const cutOff = <K, A, E, T>(flights: Flights<K, A, E, T>, key: K): void => {
-  const flight = flights.byKey.get(key)
+  const flight = underWay(flights, key)
   if (flight === undefined) return
-  flights.byKey.delete(key)
+  close(flights, flight)
   if (!flight.owned) return
   flight.owned = false
-  if (flight.waiters.size === 0 && --flight.run.wanted === 0) abandon(flights, flight.run)?.interruptUnsafe()
+  if (!isAwaited(flight) && --flight.run.wanted === 0) abandon(flights, flight.run)?.interruptUnsafe()
 }
 
 /** Cuts the runs of all keys off. */
 export const cutOffAll = <K, A, E, T>(flights: Flights<K, A, E, T>): void => {
-  for (const key of flights.byKey.keys()) cutOff(flights, key)
+  for (const { key } of all(flights)) cutOff(flights, key)
 }
 
 /** Has every run under way tested when it ends: a result of which `doubt` is right neither lands nor answers later callers. */
 export const doubtAll = <K, A, E, T>(flights: Flights<K, A, E, T>, doubt: Doubt<K, A, E>): void => {
-  for (const flight of flights.byKey.values()) {
+  for (const flight of all(flights)) {
     flight.doubts ??= []
     // A run that has seen so much invalidated is not worth the memory of more.
     if (flight.doubts.length < 100) flight.doubts.push(doubt)
@@ -267,21 +290,41 @@ export const observed = <K, A, E, R>(
 const prepare = <K, A, E, T>(flights: Flights<K, A, E, T>, keys: ReadonlyArray<K>, partial: boolean): Run<K, A, E> => {
   const run: Run<K, A, E> = { flights: [], partial, fiber: undefined, wanted: 0 }
   for (const key of keys) {
-    const flight: Flight<K, A, E> = {
-      key,
-      run,
-      waiters: new Set(),
-      owned: false,
-      doubts: undefined,
-      refuted: false,
-      answer: undefined
-    }
+    const flight = makeFlight(key, run, undefined)
     run.flights.push(flight)
     flights.byKey.set(key, flight)
   }
   return run
 }
 
+const makeFlight = <K, A, E>(key: K, run: Run<K, A, E>, outer: Flight<K, A, E> | undefined): Flight<K, A, E> => ({
+  key,
+  run,
+  waiter: undefined,
+  others: undefined,
+  open: true,
+  outer,
+  owned: false,
+  doubts: undefined,
+  refuted: false,
+  answer: undefined
+})
+
+const all = <K, A, E, T>(flights: Flights<K, A, E, T>): ReadonlyArray<Flight<K, A, E>> => {
+  const found = [...flights.byKey.values()]
+  for (let flight = flights.starting; flight !== undefined; flight = flight.outer) {
+    if (flight.open) found.push(flight)
+  }
+  return found
+}
+
+const close = <K, A, E, T>(flights: Flights<K, A, E, T>, flight: Flight<K, A, E>): void => {
+  if (!flight.open) return
+  flight.open = false
+  if (flights.byKey.get(flight.key) === flight) flights.byKey.delete(flight.key)
+}
+
+// Starts the work of a run, and says whether it has ended in its first step.
 const launch = <K, A, E, B, T>(
   flights: Flights<K, A, E, T>,
   starter: Fiber.Fiber<unknown, unknown>,
@@ -289,30 +332,36 @@ const launch = <K, A, E, B, T>(
   work: Effect.Effect<B, E>,
   split: Split<K, A, E, B>,
   terms: T
-): void => {
+): boolean => {
   flights.pending++
+  const limited = Deadline.remainingMillisUnsafe(starter) < Infinity
   const started = Effect.runForkWith(starter.context)(
-    // The run's own fiber gives the time: the one that started it may have ended long before, and a fiber that has ended
-    // has no context.
-    Effect.withFiber((fiber) =>
-      Effect.onExitPrimitive(
-        Deadline.remainingMillisUnsafe(fiber) === Infinity ? work : Deadline.without(work),
-        (exit) => {
-          for (const flight of run.flights) flight.answer = land(flights, flight, split(exit, flight.key), fiber, terms)
-          return undefined
-        }
-      )
-    )
+    Effect.onExitPrimitive(limited ? Deadline.without(work) : work, (exit) => {
+      // The run's own fiber gives the time, because the one that started it may have ended long before, and a fiber that has
+      // ended has no context. In the first step it is not known yet, and the other is still there.
+      const fiber = run.fiber ?? starter
+      for (const flight of run.flights) flight.answer = land(flights, flight, split(exit, flight.key), fiber, terms)
+      return undefined
+    })
   )
   run.fiber = started
-  started.addObserver((exit) => {
-    flights.pending--
-    for (const flight of run.flights) {
-      if (flights.byKey.get(flight.key) === flight) flights.byKey.delete(flight.key)
-      const answer = flight.answer ?? (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : nothing)
-      for (const waiter of flight.waiters) waiter(answer)
-    }
-  })
+  const exit = started.pollUnsafe()
+  if (exit !== undefined) {
+    settle(flights, run, exit)
+    return true
+  }
+  started.addObserver((exit) => settle(flights, run, exit))
+  return false
+}
+
+const settle = <K, A, E, B, T>(flights: Flights<K, A, E, T>, run: Run<K, A, E>, exit: Exit.Exit<B, E>): void => {
+  flights.pending--
+  for (const flight of run.flights) {
+    close(flights, flight)
+    const answer = flight.answer ?? (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : nothing)
+    flight.waiter?.(answer)
+    if (flight.others !== undefined) for (const waiter of flight.others) waiter(answer)
+  }
 }
 
 const land = <K, A, E, T>(
@@ -325,14 +374,18 @@ const land = <K, A, E, T>(
   if (exit === undefined || Exit.hasInterrupts(exit)) return exit
   // Also of a flight that was cut off after someone came late.
   flight.refuted = flight.doubts !== undefined && flight.doubts.some((doubt) => doubt(flight.key, exit))
-  if (flight.refuted || flights.byKey.get(flight.key) !== flight) return exit
+  if (flight.refuted || !flight.open) return exit
   return flights.land(flight.key, exit, fiber, terms) ?? exit
 }
 
 const wait = <K, A, E>(flight: Flight<K, A, E>, waiter: Waiter<A, E>): void => {
-  if (flight.waiters.size === 0 && !flight.owned) flight.run.wanted++
-  flight.waiters.add(waiter)
+  if (!isAwaited(flight) && !flight.owned) flight.run.wanted++
+  if (flight.waiter === undefined) flight.waiter = waiter
+  else (flight.others ??= new Set()).add(waiter)
 }
+
+const isAwaited = <K, A, E>({ others, waiter }: Flight<K, A, E>): boolean =>
+  waiter !== undefined || (others !== undefined && others.size > 0)
 
 // A waiter for whom an answer that is none, or that was invalidated before it asked, is a reason to ask again.
 const orAgain =
@@ -361,15 +414,14 @@ const leave = <K, A, E, T>(
   flight: Flight<K, A, E>,
   waiter: Waiter<A, E>
 ): Fiber.Fiber<unknown, E> | undefined => {
-  flight.waiters.delete(waiter)
-  if (flight.waiters.size > 0 || flight.owned || --flight.run.wanted > 0) return undefined
+  if (flight.waiter === waiter) flight.waiter = undefined
+  else flight.others?.delete(waiter)
+  if (isAwaited(flight) || flight.owned || --flight.run.wanted > 0) return undefined
   return abandon(flights, flight.run)
 }
 
 // A caller that comes while the finalizers run must not join work that is coming to an end.
 const abandon = <K, A, E, T>(flights: Flights<K, A, E, T>, run: Run<K, A, E>): Fiber.Fiber<unknown, E> | undefined => {
-  for (const flight of run.flights) {
-    if (flights.byKey.get(flight.key) === flight) flights.byKey.delete(flight.key)
-  }
+  for (const flight of run.flights) close(flights, flight)
   return run.fiber
 }

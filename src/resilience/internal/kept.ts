@@ -6,17 +6,29 @@
  * stands in an object of its own, so the others pay one empty field for it.
  */
 import type { Fiber } from "effect"
-import { nowMillisUnsafe } from "./monotonic.ts"
+import { momentMillisUnsafe, nowMillisUnsafe } from "./monotonic.ts"
 
-/** A kept value. Times are in milliseconds of the monotonic clock. */
-export interface Entry<K, V> {
+/**
+ * A kept value. Times are in milliseconds of the monotonic clock.
+ *
+ * A class, because V8 takes an object literal whose values live for a while to the old generation at once, which costs more
+ * than all the rest of a miss.
+ */
+export class Entry<K, V> {
   readonly key: K
   readonly value: V
   /** The first moment at which it is of no more use. */
   readonly expiresAt: number
   readonly terms: Terms | undefined
-  older: Entry<K, V> | undefined
-  newer: Entry<K, V> | undefined
+  older: Entry<K, V> | undefined = undefined
+  newer: Entry<K, V> | undefined = undefined
+
+  constructor(key: K, value: V, expiresAt: number, terms: Terms | undefined) {
+    this.key = key
+    this.value = value
+    this.expiresAt = expiresAt
+    this.terms = terms
+  }
 }
 
 /** What is asked of an entry beside a time to live. */
@@ -76,10 +88,11 @@ export class Kept<K, V> {
     const entry = this.byKey.get(key)
     if (entry === undefined) return undefined
     if (entry.terms === undefined) {
-      if (this.freeIfExpired(entry, fiber)) return undefined
+      // An entry that never expires costs no look at the clock.
+      if (entry.expiresAt !== Infinity && this.freeIfExpired(entry, momentMillisUnsafe(fiber))) return undefined
     } else {
       const now = nowMillisUnsafe(fiber)
-      if (this.freeIfExpiredAt(entry, now)) return undefined
+      if (this.freeIfExpired(entry, now)) return undefined
       entry.terms.usedAt = now
     }
     if (entry !== this.newest) {
@@ -92,7 +105,7 @@ export class Kept<K, V> {
   /** Finds an entry and leaves everything as it is. */
   peek(key: K, fiber: Fiber.Fiber<unknown, unknown>): Entry<K, V> | undefined {
     const entry = this.byKey.get(key)
-    return entry === undefined || this.freeIfExpired(entry, fiber) ? undefined : entry
+    return entry === undefined || this.freeIfExpired(entry, nowMillisUnsafe(fiber)) ? undefined : entry
   }
 
   /** Keeps a value as the most recently used one for `millis`; for none at all if that is 0, or if it is too heavy. */
@@ -100,16 +113,14 @@ export class Kept<K, V> {
     this.delete(key)
     if (!(millis > 0)) return
     if (demands !== undefined && !(demands.idleMillis > 0 && demands.weight <= this.maxWeight)) return
-    this.makeRoom(demands === undefined ? 0 : demands.weight, fiber)
-    const now = millis === Infinity && demands === undefined ? 0 : nowMillisUnsafe(fiber)
-    const entry: Entry<K, V> = {
+    const now = momentMillisUnsafe(fiber)
+    this.makeRoom(demands === undefined ? 0 : demands.weight, now)
+    const entry = new Entry(
       key,
       value,
-      expiresAt: now + millis + (demands === undefined ? 0 : demands.graceMillis),
-      terms: demands === undefined ? undefined : termsOf(now, millis, demands),
-      older: undefined,
-      newer: undefined
-    }
+      now + millis + (demands === undefined ? 0 : demands.graceMillis),
+      demands === undefined ? undefined : termsOf(now, millis, demands)
+    )
     this.byKey.set(key, entry)
     this.append(entry)
     if (entry.terms !== undefined) this.register(entry, entry.terms)
@@ -131,12 +142,14 @@ export class Kept<K, V> {
 
   /** Looks at the next `count` entries along the hand's way and frees those whose time has passed. Returns how many. */
   sweep(count: number, fiber: Fiber.Fiber<unknown, unknown>): number {
+    if (this.oldest === undefined) return 0
+    const now = momentMillisUnsafe(fiber)
     let freed = 0
     for (let i = 0; i < count; i++) {
       const entry = this.hand ?? this.oldest
       if (entry === undefined) break
       this.hand = entry.newer
-      if (this.freeIfExpired(entry, fiber)) freed++
+      if (this.freeIfExpired(entry, now)) freed++
     }
     return freed
   }
@@ -146,22 +159,16 @@ export class Kept<K, V> {
     return tag === undefined ? this.byKey : (this.byTag.get(tag) ?? none)
   }
 
-  private makeRoom(weight: number, fiber: Fiber.Fiber<unknown, unknown>): void {
+  private makeRoom(weight: number, now: number): void {
     while (this.oldest !== undefined && (this.byKey.size >= this.capacity || this.weight + weight > this.maxWeight)) {
-      if (!this.freeIfExpired(this.oldest, fiber)) {
+      if (!this.freeIfExpired(this.oldest, now)) {
         this.evictions++
         this.remove(this.oldest)
       }
     }
   }
 
-  private freeIfExpired(entry: Entry<K, V>, fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    // An entry that never expires costs no look at the clock.
-    if (entry.expiresAt === Infinity && (entry.terms === undefined || entry.terms.idleMillis === Infinity)) return false
-    return this.freeIfExpiredAt(entry, nowMillisUnsafe(fiber))
-  }
-
-  private freeIfExpiredAt(entry: Entry<K, V>, now: number): boolean {
+  private freeIfExpired(entry: Entry<K, V>, now: number): boolean {
     const { terms } = entry
     if (now < entry.expiresAt && (terms === undefined || now < terms.usedAt + terms.idleMillis)) return false
     this.expirations++
