@@ -263,18 +263,18 @@ export const decode: {
 
 /** Makes the profiles of an object by name. Fails with the first that cannot be used. */
 export const decodeAll = (inputs: unknown): Effect.Effect<Readonly<Record<string, Profile>>, InvalidProfile> =>
-  Effect.suspend(() => {
-    if (!isRecord(inputs)) {
-      return new InvalidProfile({ profile: "*", issues: [{ field: "", problem: "must be an object of profiles" }] })
-    }
-    const decoded: Array<readonly [string, Profile]> = []
-    for (const [name, input] of Object.entries(inputs)) {
-      const profile = decodeResult(name, input)
-      if (Result.isFailure(profile)) return Effect.fail(profile.failure)
-      decoded.push([name, profile.success])
-    }
-    return Effect.succeed(Object.fromEntries(decoded))
-  })
+  isRecord(inputs)
+    ? Effect.map(
+        // Others run in between: a thousand profiles take a moment.
+        Effect.forEach(Object.entries(inputs), ([name, input]) =>
+          Effect.map(Effect.andThen(Effect.yieldNow, decode(name, input)), (profile) => [name, profile] as const)
+        ),
+        Object.fromEntries
+      )
+    : Effect.suspend(() => {
+        const issues = [{ field: "", problem: "must be an object of profiles" }]
+        return Effect.fail(new InvalidProfile({ profile: "*", issues }))
+      })
 
 /** Makes a profile in code. One that cannot be used is a `RangeError` that names the field. */
 export const make = (input: Input): Profile => {

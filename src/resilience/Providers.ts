@@ -245,9 +245,12 @@ export const make = Effect.fnUntraced(function* (
     }))
 
   const change = Effect.fnUntraced(function* (profiles: ReadonlyMap<string, Profile.Profile>) {
-    // First everything is made, which changes nothing, and then all is changed in one step.
+    // First everything is made, which changes nothing, and then all is changed at once.
     const next = new Map<string, Made>()
-    for (const [name, profile] of profiles) next.set(name, yield* regenerate(name, profile, byName.get(name)))
+    for (const [name, profile] of profiles) {
+      yield* Effect.yieldNow
+      next.set(name, yield* regenerate(name, profile, byName.get(name)))
+    }
 
     const before = new Map(byName)
     const after = Array.from(next.values())

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Data, Effect, Exit, Fiber, Option, Random, Result } from "effect"
+import { Clock, Data, Effect, Exit, Fiber, Option, Random, Result, type Scope } from "effect"
 import {
   AdaptiveLimit,
   AdaptiveThrottle,
@@ -14,7 +14,10 @@ import {
   KeyedRateLimiter,
   LoadShed,
   Policy,
+  Profile,
+  Providers,
   RateLimiter,
+  ResilienceFacade,
   Retry,
   SingleFlight,
   Timeout
@@ -135,7 +138,16 @@ const scenarios = {
   crowd: (wrap: Wrap) => observe(wrap, Effect.as(Effect.sleep(60), "ok"), 3, "unbounded")
 }
 
-const policies: Record<string, Effect.Effect<Wrap>> = {
+const profile = Profile.make({
+  order: "facade",
+  cache: { capacity: 1, timeToLive: "1 minute" },
+  circuitBreaker: { failures: 2, openFor: "10 seconds" },
+  bulkhead: { maxConcurrent: 1, maxQueued: 1 },
+  timeout: 100,
+  retry: { schedule: "delays", delays: [10, 10] }
+})
+
+const policies: Record<string, Effect.Effect<Wrap, unknown, Scope.Scope>> = {
   policy: Effect.gen(function* () {
     const { bulkhead, circuitBreaker, rateLimiter } = yield* values
     return Policy.make({ deadline: 150, bulkhead, retry, circuitBreaker, rateLimiter, timeout: 100 }).execute
@@ -171,6 +183,15 @@ const policies: Record<string, Effect.Effect<Wrap>> = {
     const { bulkhead, cache, circuitBreaker } = yield* values
     return (self) =>
       Policy.makeFacade({ cache, circuitBreaker, bulkhead, timeout: 100, retry }).execute({ key: "key" })(self)
+  }),
+  // The same numbers as data.
+  "facade of a profile": Effect.gen(function* () {
+    const { execute } = yield* ResilienceFacade.make(profile)
+    return (self) => execute("key", self)
+  }),
+  provider: Effect.gen(function* () {
+    const providers = yield* Providers.make({ profiles: { name: profile } })
+    return (yield* providers.get("name")).execute({ key: "key" })
   }),
   "facade with deadline, hedge and limiter": Effect.gen(function* () {
     const { bulkhead, circuitBreaker, hedge, rateLimiter } = yield* values
@@ -458,6 +479,8 @@ const table = `
   facade                         | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@120 Full@0 · 2
   facade with fallback           | usual@20 usual@20 Open@0 · 6              | usual@100 usual@100 Open@0 · 2             | ok@60 ok@120 Full@0 · 2
   cached facade                  | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 1
+  facade of a profile            | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 1
+  provider                       | fail@20 fail@20 Open@0 · 6                | Timeout@100 Timeout@100 Open@0 · 2         | ok@60 ok@60 ok@60 · 1
   facade with deadline, hedge and limiter | Limited@10 Limited@0 Limited@0 · 2        | Deadline@150 Limited@0 Limited@0 · 2       | ok@60 Limited@60 Full@0 · 2
   make: deadline                 | fail@0 fail@0 fail@0 · 3                  | Deadline@150 Deadline@150 Deadline@150 · 3 | ok@60 ok@60 ok@60 · 3
   make: breaker                  | Open@20 Open@0 Open@0 · 2                 | ok@400 ok@400 ok@400 · 3                   | ok@60 ok@60 ok@60 · 3
@@ -493,7 +516,7 @@ const words: Record<string, string> = {
   Throttled: "Throttled"
 }
 
-const composed = (name: string): Effect.Effect<Wrap> => {
+const composed = (name: string): Effect.Effect<Wrap, unknown, Scope.Scope> => {
   const policy = policies[name]
   if (policy !== undefined) return policy
   const [outer, inner] = name.split(" > ").map((part) => primitives[part])

@@ -445,6 +445,42 @@ describe("Profile", () => {
       })
     )
 
+    it.effect("puts the cache around either order", () =>
+      Effect.gen(function* () {
+        const profile: Profile.Input = {
+          cache: { timeToLive: 1000 },
+          circuitBreaker: {},
+          retry: { schedule: "delays", delays: [10] }
+        }
+        for (const [order, failures] of [
+          ["standard", 2],
+          ["facade", 1]
+        ] as const) {
+          const policy = yield* Profile.toPolicy(Profile.make({ ...profile, order }))
+          assert.deepStrictEqual(yield* timed(new Broken({}).pipe(policy.execute({ key: "a" }))), ["Broken", 10])
+          assert.strictEqual((yield* policy.parts.circuitBreaker!.state("default")).failures, failures)
+        }
+      })
+    )
+
+    it.effect("pays retries and hedges from the budgets that are given", () =>
+      Effect.gen(function* () {
+        const none = { share: 0, minPerSecond: 0 }
+        const policy = yield* Profile.toPolicy(
+          Profile.make({
+            timeout: 100,
+            retry: { schedule: "delays", delays: [1, 1], budget: { ...none, minPerSecond: 0.1 } },
+            hedge: { delay: 10, budget: none }
+          })
+        )
+        const { call, calls } = counting(Effect.never)
+        assert.deepStrictEqual(yield* timed(call.pipe(policy.execute())), ["TimedOut", 201])
+        assert.strictEqual(calls.count, 2)
+        assert.deepInclude(yield* policy.parts.hedge!.state, { hedges: 0, refused: 4 })
+        assert.deepInclude(yield* policy.parts.retryBudget!.state("default"), { retries: 1, refused: 1 })
+      })
+    )
+
     it.effect("goes through the cache with a key, and past it without", () =>
       Effect.gen(function* () {
         const policy = yield* Profile.toPolicy(
@@ -840,7 +876,7 @@ describe("Profile", () => {
       ["a deadline", { deadline: 250, timeout: 100, retry: { base: 10 } }, { millis: 250, withHints: 250 }],
       [
         "a deadline that a circuit is waited for",
-        { deadline: 9000, timeout: 100, retry: { base: 10 }, circuitBreaker: { failures: 9 } },
+        { deadline: 9000, timeout: 100, retry: { base: 10, maxRetryAfter: 100 }, circuitBreaker: { failures: 9 } },
         { millis: 470, withHints: 9000 }
       ],
       ["a facade", { order: "facade", timeout: 100, retry: { base: 10 } }, { millis: 100, requests: 4 }],
@@ -954,6 +990,46 @@ describe("Profile", () => {
         })
       )
     }
+
+    for (const input of [
+      { circuitBreaker: {} },
+      { circuitBreaker: { failures: 3 }, retry: { schedule: "delays", delays: [1] } },
+      { order: "facade", circuitBreaker: { failures: 3 }, retry: { schedule: "delays", delays: [1, 1] } },
+      { circuitBreaker: { failureRate: 0.5, size: 10 } },
+      { circuitBreaker: { failureRate: 0.5, or: [{ failures: 7, within: "1 hour" }] } }
+    ] satisfies ReadonlyArray<Profile.Input>) {
+      it.effect(`knows how many failed requests open the circuit: ${JSON.stringify(input)}`, () =>
+        Effect.gen(function* () {
+          const profile = Profile.make(input)
+          const policy = yield* Profile.toPolicy(profile)
+          const { call, calls } = counting(new Broken({}))
+          while ((yield* policy.parts.circuitBreaker!.state("default"))._tag === "Closed") {
+            const fiber = yield* Effect.forkChild(Effect.exit(call.pipe(policy.execute())), { startImmediately: true })
+            yield* TestClock.adjust(5)
+            yield* Fiber.join(fiber)
+          }
+          assert.strictEqual(calls.count, Profile.explain(profile).worstCase.untilOpen)
+        })
+      )
+    }
+
+    it.effect("knows what a dead upstream gets in the long run: no more, and not much less", () =>
+      Effect.gen(function* () {
+        const profile = Profile.make({
+          retry: { schedule: "delays", delays: [1, 1, 1], budget: { share: 0.1, minPerSecond: 1, window: "1 second" } }
+        })
+        const { inOutage } = Profile.explain(profile).worstCase
+        const policy = yield* Profile.toPolicy(profile)
+        const { call, calls } = counting(new Broken({}))
+        for (let time = 0; time < 2000; time++) {
+          yield* Effect.forkChild(Effect.exit(call.pipe(policy.execute())), { startImmediately: true })
+          yield* TestClock.adjust(10)
+        }
+        const most = inOutage.perCall * 2000 + inOutage.perSecond * 21
+        assert.isAtMost(calls.count, most)
+        assert.isAtLeast(calls.count, most * 0.97)
+      })
+    )
 
     const warned: ReadonlyArray<readonly [Profile.Input, string, string]> = [
       [{ retry: {} }, "timeout", "nothing bounds the time of a call"],

@@ -261,6 +261,8 @@ describe("Providers", () => {
         yield* providers.reload(sized(2))
         yield* Fiber.interruptAll(fibers.slice(0, 3))
         assert.deepStrictEqual((yield* a.status).places, { limit: 2, running: 1, waiting: 0 })
+        yield* providers.reload(sized(1))
+        assert.deepStrictEqual((yield* a.status).places, { limit: 1, running: 1, waiting: 0 })
         yield* Fiber.interruptAll(fibers)
         assert.deepInclude(yield* a.status, { calls: 0, finishing: 0 })
       })
@@ -308,13 +310,22 @@ describe("Providers", () => {
     it.effect("closes what is replaced when the last call through it has ended, and not before", () =>
       Effect.gen(function* () {
         const { a, profile, providers, stopped } = yield* refreshing
-        const call = yield* Effect.forkChild(Effect.never.pipe(a.execute()), { startImmediately: true })
+        const begin = Effect.forkChild(Effect.never.pipe(a.execute()), { startImmediately: true })
+        const first = yield* begin
         yield* providers.reload({ a: { ...profile, timeout: "1 hour" } })
+        const second = yield* begin
+        const third = yield* begin
         yield* providers.reload({ a: { cache: { ...profile.cache, capacity: 5 } } })
-        yield* TestClock.adjust(0)
-        assert.deepInclude(yield* a.status, { calls: 0, finishing: 1 })
-        assert.strictEqual(stopped(), 0)
-        yield* Fiber.interrupt(call)
+        for (const [call, finishing] of [
+          [second, 3],
+          [first, 2],
+          [third, 1]
+        ] as const) {
+          yield* TestClock.adjust(0)
+          assert.deepInclude(yield* a.status, { calls: 0, finishing })
+          assert.strictEqual(stopped(), 0)
+          yield* Fiber.interrupt(call)
+        }
         yield* TestClock.adjust(0)
         assert.strictEqual(stopped(), 1)
         assert.deepInclude(yield* a.status, { calls: 0, finishing: 0 })
@@ -333,7 +344,10 @@ describe("Providers", () => {
 
     it.effect("closes what is removed at once when no call runs", () =>
       Effect.gen(function* () {
-        const { providers, stopped } = yield* refreshing
+        const { profile, providers, stopped } = yield* refreshing
+        for (let time = 0; time < 3; time++) yield* providers.reload({ a: profile, [`b${time}`]: {} })
+        yield* TestClock.adjust(0)
+        assert.strictEqual(stopped(), 0)
         yield* providers.reload({})
         yield* TestClock.adjust(0)
         assert.strictEqual(stopped(), 1)
@@ -491,7 +505,11 @@ describe("Providers", () => {
         let to = 0
         const target = Effect.suspend(() => {
           to++
-          return providers.reload({ a: { ...full, circuitBreaker: { failures: 1000 + to } }, [`b${1000 + to}`]: full })
+          const bulkhead = { maxConcurrent: 1000 + to, maxQueued: 100 }
+          return providers.reload({
+            a: { ...full, bulkhead, circuitBreaker: { failures: 1000 + to } },
+            [`b${1000 + to}`]: full
+          })
         })
         const operations = yield* interruptEverywhere(
           target,
@@ -499,6 +517,7 @@ describe("Providers", () => {
             const names = (yield* providers.statuses).map(({ name }) => name)
             const failures = (yield* a.profile).circuitBreaker?.failures
             assert.deepStrictEqual(names, failures === 100 ? ["a"] : ["a", `b${failures}`])
+            assert.strictEqual((yield* a.status).places?.limit, failures === 100 ? 10 : failures)
             // The next one is not held up.
             yield* providers.reload({ a: full })
           })
@@ -521,6 +540,28 @@ describe("Providers", () => {
           (yield* providers.statuses).map(({ name }) => name),
           ["a", "b20"]
         )
+      })
+    )
+  })
+
+  describe("reload, several at once", () => {
+    it.effect("never goes on with a part that another has closed", () =>
+      Effect.gen(function* () {
+        const cache = { timeToLive: 100, refresh: { staleWhileRevalidate: "1 hour" } } as const
+        const providers = yield* make({ a: { cache } })
+        yield* Effect.all(
+          [
+            providers.reload({ a: { cache: { ...cache, capacity: 5 } }, b: {} }),
+            providers.reload({ a: { cache }, b: {} }),
+            providers.reload({ a: { cache, timeout: 50 }, b: {} })
+          ],
+          { concurrency: "unbounded" }
+        )
+        const a = yield* providers.get("a")
+        yield* Effect.succeed("old").pipe(a.execute({ key: "k" }))
+        yield* TestClock.adjust(100)
+        // A cache that is closed would wait for this instead of refreshing it.
+        assert.strictEqual(yield* Effect.succeed("new").pipe(a.execute({ key: "k" })), "old")
       })
     )
   })
@@ -572,7 +613,8 @@ describe("Providers", () => {
           })
         )
         const names = Effect.gen(function* () {
-          yield* TestClock.adjust(0)
+          // A reload lets others run in between.
+          for (let time = 0; time < 20; time++) yield* TestClock.adjust(0)
           return (yield* providers.statuses).map(({ name }) => name)
         })
         yield* Queue.offer(queue, { a: {} })
