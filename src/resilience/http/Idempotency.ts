@@ -17,6 +17,7 @@
  */
 import { Cause, Duration, Effect, Exit, Fiber, Layer, Option, Schedule, Schema, Scope } from "effect"
 import { Cookies, HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { pathOf } from "../internal/http/paths.ts"
 import { sha256Hex } from "../internal/sha256.ts"
 import { parseItem } from "../internal/structuredFields.ts"
 import type { Claim, Identified, IdempotencyStoreFull, StoredResponse } from "./IdempotencyStore.ts"
@@ -395,8 +396,6 @@ const keyOf = (given: string): string | undefined => {
   const key = item?.value._tag === "String" ? item.value.value : given
   return /^[\x21-\x7e]{1,255}$/.test(key) ? key : undefined
 }
-
-const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split(/[?#]/, 1)[0] ?? ""
 
 // No part can be moved into the next: each is digested by itself.
 const digest = (parts: ReadonlyArray<string | Uint8Array<ArrayBuffer>>): Effect.Effect<string> =>

@@ -13,6 +13,7 @@
  */
 import { Clock, Config, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { HttpEffect, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { exempts, pathOf } from "../internal/http/paths.ts"
 import { outOfRange } from "../internal/limits.ts"
 import { sha256Hex } from "../internal/sha256.ts"
 import { formatItem, item, string } from "../internal/structuredFields.ts"
@@ -69,7 +70,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
   const { exempt = ["/health", "/health/*", "/metrics"], onStoreError = "local", reset = "timestamp" } = options
   checkRules(options.rules)
   const rules = options.rules.map((rule) => ({ ...rule, quoted: formatItem(item(string(rule.name))) }))
-  const isExempt = paths(exempt)
+  const isExempt = exempts(exempt)
   const address = byAddress(options.clientAddress)
   const store = yield* RateLimitStore.RateLimitStore
   const local = yield* RateLimitStore.makeMemory()
@@ -107,7 +108,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
 
   return <E, R2>(app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R2>) =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-      if (isExempt(pathOf(request))) return app
+      if (isExempt(request)) return app
       return Effect.gen(function* () {
         const applied = yield* applying(request)
         if (applied.length === 0) return yield* app
@@ -341,14 +342,6 @@ const whole = (tokens: number): number => Math.floor(tokens + 1e-9)
 
 const windowSeconds = (policy: RateLimitStore.Policy): number =>
   Math.max(1, Math.ceil(Duration.toSeconds(policy.window)))
-
-const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split(/[?#]/, 1)[0] ?? ""
-
-const paths = (patterns: ReadonlyArray<string>): ((path: string) => boolean) => {
-  const exact = new Set(patterns)
-  const below = patterns.filter((pattern) => pattern.endsWith("/*")).map((pattern) => pattern.slice(0, -1))
-  return (path) => exact.has(path) || below.some((start) => path.startsWith(start))
-}
 
 const segmentsOf = (path: string): ReadonlyArray<string> =>
   path
