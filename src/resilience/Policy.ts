@@ -12,7 +12,7 @@
  *
  * For another order, `pipe` the primitives. Holds no state but that of its parts, which can be shared with other policies.
  */
-import { Cause, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { LimitReached } from "./AdaptiveLimit.ts"
 import type { AdaptiveThrottle, Throttled } from "./AdaptiveThrottle.ts"
 import type { BulkheadFull } from "./Bulkhead.ts"
@@ -23,7 +23,7 @@ import type { Fallback } from "./Fallback.ts"
 import type { Hedge } from "./Hedge.ts"
 import type { Overloaded } from "./LoadShed.ts"
 import type { RateLimited } from "./RateLimiter.ts"
-import type { Retry } from "./Retry.ts"
+import type { Ends, Retry } from "./Retry.ts"
 import * as Timeout from "./Timeout.ts"
 
 /** A way to make calls, which adds the errors `E`. It can be used for calls that fail with `Accepts` and needs `R`. */
@@ -426,35 +426,14 @@ const unlessRefused =
       return Effect.flatMap(retried(first), () => self)
     })
 
-// Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries. It passes through
-// the retry as a defect, which is never retried, and is itself again outside it.
+// Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries.
 const retryWhileClosed =
   (retry: Retry<unknown, unknown>): Part =>
   (self) =>
-    Effect.catchCause(retry.execute(Effect.catchCause(self, endIfOpen)), asRefused)
+    retry.executeUnless(self, endsRetries)
 
-const endIfOpen = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> => {
-  const reason = onlyReason(cause)
-  return reason?._tag === "Fail" && reason.error instanceof CircuitOpen
-    ? Effect.withFiber((fiber) =>
-        Deadline.remainingMillisUnsafe(fiber) === Infinity ? Effect.die(new Ended(cause)) : Effect.failCause(cause)
-      )
-    : Effect.failCause(cause)
-}
-
-const asRefused = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> => {
-  const reason = onlyReason(cause)
-  return Effect.failCause(reason?._tag === "Die" && reason.defect instanceof Ended ? reason.defect.refusal : cause)
-}
-
-const onlyReason = ({ reasons }: Cause.Cause<unknown>) => (reasons.length === 1 ? reasons[0] : undefined)
-
-class Ended {
-  readonly refusal: Cause.Cause<unknown>
-  constructor(refusal: Cause.Cause<unknown>) {
-    this.refusal = refusal
-  }
-}
+const endsRetries: Ends = (error, fiber) =>
+  error instanceof CircuitOpen && Deadline.remainingMillisUnsafe(fiber) === Infinity
 
 const timed = (timeout: Duration.Input | Timer): Part => {
   if (typeof timeout === "object" && "execute" in timeout) return timeout.execute

@@ -10,7 +10,7 @@
  * | `make` | `while` all errors | `maxRetryAfter` 1 minute | `maxElapsed`, `budget` unlimited | `onRetry` nothing |
  * | delays | `base` 1 second (`step` the same) | `factor` 2 | `maxDelay` 30 seconds | `jitter` "full", `fixed` "none" | `times` 3 |
  */
-import { Cause, Clock, Context, Duration, Effect, Function, Pull, Random, Schedule } from "effect"
+import { Cause, Clock, Context, Duration, Effect, type Fiber, Function, Pull, Random, Schedule } from "effect"
 import { remainingMillisUnsafe } from "./Deadline.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
@@ -22,7 +22,15 @@ import type { Account, RetryBudget } from "./RetryBudget.ts"
 export interface Retry<in E = unknown, out R = never> {
   /** Runs the effect, and again as long as it fails, the options allow it and the time suffices. */
   readonly execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => Effect.Effect<A, E1, R | R1>
+  /** As `execute`, but an error that `ends` holds for ends the retries, whatever the options say of it. */
+  readonly executeUnless: <A, E1 extends E, R1>(
+    self: Effect.Effect<A, E1, R1>,
+    ends: Ends
+  ) => Effect.Effect<A, E1, R | R1>
 }
+
+/** Whether an error of an attempt that this fiber has made is the last of the call. */
+export type Ends = (error: unknown, fiber: Fiber.Fiber<unknown, unknown>) => boolean
 
 /** A failed attempt that is about to be followed by another. */
 export interface Failed<out E> {
@@ -81,17 +89,18 @@ export const make: {
   if (!(maxElapsed > 0)) throw invalid("maxElapsed", "over zero", maxElapsed)
   const { budget, budgetKey = "default" } = options
   if (budget !== undefined || maxElapsed < Infinity) {
-    return { execute: (self) => metered(self, options, maxRetryAfter, maxElapsed, budget, budgetKey) }
-  }
-  return {
-    execute: <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>) => {
-      const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, cause)
-      const guarded = Effect.catchCause(self, onFailure)
-      return Effect.withFiber((fiber) =>
-        fiber.getRef(CurrentAttempt) === 1 ? guarded : Effect.catchCause(asFirst(self), onFailure)
-      )
+    return {
+      execute: (self) => metered(self, options, maxRetryAfter, maxElapsed, budget, budgetKey, undefined),
+      executeUnless: (self, ends) => metered(self, options, maxRetryAfter, maxElapsed, budget, budgetKey, ends)
     }
   }
+  const run = <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>, ends: Ends | undefined) => {
+    const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, ends, cause)
+    return Effect.withFiber((fiber) =>
+      Effect.catchCause(fiber.getRef(CurrentAttempt) === 1 ? self : asFirst(self), onFailure)
+    )
+  }
+  return { execute: (self) => run(self, undefined), executeUnless: run }
 }
 
 /** Retries an effect as the options say. The same as `make(options).execute(self)`, with the error type inferred. */
@@ -308,7 +317,8 @@ const metered = <A, E, E1 extends E, R, R1>(
   maxRetryAfter: number,
   maxElapsed: number,
   budget: RetryBudget | undefined,
-  key: string
+  key: string,
+  ends: Ends | undefined
 ): Effect.Effect<A, E1, R | R1> =>
   Effect.withFiber((fiber) => {
     const account = budget?.accountUnsafe(key)
@@ -316,7 +326,7 @@ const metered = <A, E, E1 extends E, R, R1>(
     const endsAt = maxElapsed === Infinity ? Infinity : nowMillisUnsafe(fiber) + maxElapsed
     account?.begin(fiber)
     const first = fiber.getRef(CurrentAttempt) === 1 ? self : asFirst(self)
-    const call = Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, cause, payment, endsAt))
+    const call = Effect.catchCause(first, (cause) => again(self, options, maxRetryAfter, ends, cause, payment, endsAt))
     if (account?.succeeded === undefined) return call
     return Effect.onExitPrimitive(call, (exit) => {
       if (exit._tag === "Success") account.succeeded?.(payment?.price)
@@ -344,6 +354,7 @@ const again = <A, E, E1 extends E, R, R1>(
   self: Effect.Effect<A, E1, R1>,
   options: Options<E, R>,
   maxRetryAfter: number,
+  ends: Ends | undefined,
   firstCause: Cause.Cause<E1>,
   payment?: Payment,
   endsAt = Infinity
@@ -356,6 +367,12 @@ const again = <A, E, E1 extends E, R, R1>(
     if (failure === undefined || (options.while !== undefined && !options.while(failure.error))) {
       return Effect.failCause(cause)
     }
+    return ends === undefined
+      ? goOn(cause, failure)
+      : Effect.withFiber((fiber) => (ends(failure.error, fiber) ? Effect.failCause(cause) : goOn(cause, failure)))
+  }
+
+  const goOn = (cause: Cause.Cause<E1>, failure: Cause.Fail<E1>): Effect.Effect<A, E1, R | R1> => {
     // A refusal says nothing about a dependency that was not called.
     if (payment !== undefined && !isRefusal(failure.error)) payment.account.failed()
     return step === undefined
