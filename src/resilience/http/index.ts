@@ -2,7 +2,8 @@
  * The table of contents of what is about HTTP.
  */
 
-// Client: how requests are sent.
+// Client: how requests are sent, and which need not be.
+export * as HttpCache from "./HttpCache.ts"
 export * as HttpResilience from "./HttpResilience.ts"
 
 // Server: how requests are taken.

@@ -2,7 +2,7 @@
  * What becomes of the body of a response: it is read under watch, or got rid of.
  */
 import { type Duration, Effect, Stream } from "effect"
-import { HttpClientError, type HttpClientResponse } from "effect/http"
+import { type Headers, HttpClientError, type HttpClientResponse } from "effect/http"
 import * as Timeout from "../../Timeout.ts"
 import type { Connection } from "./connection.ts"
 import { BodyResponse, bodyOf, hasNoBody } from "./responses.ts"
@@ -14,9 +14,10 @@ import { BodyResponse, bodyOf, hasNoBody } from "./responses.ts"
 export const watched = (
   response: HttpClientResponse.HttpClientResponse,
   connection: Connection,
-  idle: Duration.Input
+  idle: Duration.Input,
+  headers: Headers.Headers = response.headers
 ): HttpClientResponse.HttpClientResponse => {
-  const { cookies, headers, remoteAddress, request, status, upgrade, url } = response
+  const { cookies, remoteAddress, request, status, upgrade, url } = response
   const stalled = (cause: unknown) =>
     new HttpClientError.HttpClientError({
       reason: new HttpClientError.TransportError({ request, cause, description: "the body stalled" })

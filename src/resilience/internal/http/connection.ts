@@ -10,7 +10,8 @@ import { HttpClient, type HttpClientError, type HttpClientRequest, type HttpClie
 
 /** One request, and the scope it runs in. */
 export class Connection {
-  private readonly scope = Scope.makeUnsafe()
+  // The request is aborted at once, whatever else takes its time to be closed.
+  private readonly scope = Scope.makeUnsafe("parallel")
 
   /** Aborts the request. Where the response has been read to its end, that changes nothing. */
   readonly close: Effect.Effect<void> = Scope.close(this.scope, Exit.void)
