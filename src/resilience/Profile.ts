@@ -298,7 +298,8 @@ export interface ConfigOptions {
 /**
  * Reads a profile from configuration, a variable for each field: `ZEPHYR_TIMEOUT`, `ZEPHYR_RETRY_MAX_DELAY`,
  * `ZEPHYR_CIRCUIT_BREAKER_FAILURES`. Numbers are as in the profile, lists are separated by commas, what begins with `[` or `{`
- * is JSON. `ZEPHYR_CACHE_ENABLED=false` takes a part away that the base has. Other variables with the prefix are left alone.
+ * is JSON. `ZEPHYR_CACHE_ENABLED=false` takes a part away that the base has, `ZEPHYR_RETRY_ENABLED=true` adds one with its
+ * defaults. Other variables with the prefix are left alone: it may have an address and a key as well.
  */
 export const config = (name: string, options: ConfigOptions = {}): Config.Config<Profile> => {
   const prefix = options.prefix ?? toVariable([name])
@@ -317,7 +318,10 @@ export const config = (name: string, options: ConfigOptions = {}): Config.Config
       assign(input, leaf.path, valueOf(leaf, text))
     })
     switches.forEach((part, index) => {
-      if (Option.contains(enabled[index] ?? Option.none(), false)) delete input[part]
+      const isOn = Option.getOrUndefined(enabled[index] ?? Option.none())
+      if (isOn === false) delete input[part]
+      // A part without a number of its own has no other variable that could say that it is there.
+      if (isOn === true && !isTime(part)) input[part] ??= {}
     })
     const profile = decodeResult(name, input)
     if (Result.isSuccess(profile)) return Effect.succeed(profile.success)
@@ -447,6 +451,7 @@ const problemOf = (message: string, keys: ReadonlyArray<PropertyKey>, input: unk
 
 const leaves = leavesOf(Profile)
 const switches = Object.keys(fields).filter((field) => field !== "order")
+const isTime = (part: string) => part === "deadline" || part === "timeout"
 
 const assign = (input: Record<string, unknown>, path: ReadonlyArray<string>, value: unknown): void => {
   const [first, ...rest] = path

@@ -366,6 +366,10 @@ describe("Profile", () => {
           retry: { ...before.retry, times: 5 }
         })
         assert.deepStrictEqual(Profile.encode(Profile.zephyr), before)
+        const added = yield* read({ ZEPHYR_RETRY_ENABLED: "true", ZEPHYR_DEADLINE_ENABLED: "true" })
+        assert.deepStrictEqual(Profile.encode(yield* Effect.fromResult(added)), { retry: {} })
+        const kept = yield* read({ ZEPHYR_RETRY_ENABLED: "true" }, { base: Profile.zephyr })
+        assert.deepStrictEqual(Profile.encode(yield* Effect.fromResult(kept)), before)
       })
     )
 
