@@ -5,7 +5,8 @@
  * defaults. A part that is left out is not there. Durations are milliseconds or text: `"30 seconds"`. Unknown fields and
  * numbers that cannot work are refused with an `InvalidProfile` that names the field.
  *
- * `toPolicy` makes the policy; `Providers` keeps one for each name, and `explain` says what a profile amounts to.
+ * `toPolicy` makes the policy; `Providers` keeps one for each name, and `explain` says what a profile amounts to. What is no
+ * data has no field: put a fallback around the calls; hooks, load shedders and functions of your own need a `Policy`.
  *
  * | defaults | `order` "standard" | `cache.capacity` 1,000 | all others those of the part |
  */
@@ -241,6 +242,64 @@ export interface Issue {
   readonly problem: string
 }
 
+/** What makes calls as a profile says. */
+export interface ProfilePolicy {
+  /**
+   * Makes the call under the profile; with a key, through its cache, if it has one. Calls with one key must succeed and
+   * fail with the same types: make the kind of the call a part of the key.
+   */
+  readonly execute: (
+    options?: { readonly key?: Key | undefined } & CallOptions<Key, unknown, unknown>
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Errors, R>
+  /** The parts that it is made of, to read their states. */
+  readonly parts: Parts
+}
+
+/** The parts of a policy that was made from a profile. */
+export interface Parts extends PartsOf {}
+
+/** What a profile amounts to. */
+export interface Explanation {
+  readonly order: "standard" | "facade"
+  /** The parts, outermost first. */
+  readonly stages: ReadonlyArray<Stage>
+  readonly worstCase: WorstCase
+  /** What contradicts itself, though it works. */
+  readonly warnings: ReadonlyArray<Warning>
+}
+
+/** A part and its numbers. */
+export interface Stage {
+  readonly part: string
+  readonly does: string
+}
+
+/** A field whose value is likely not what was meant. */
+export interface Warning {
+  readonly field: string
+  readonly problem: string
+}
+
+/** The most that a call takes, and that an upstream gets. What nothing bounds is infinite. */
+export interface WorstCase {
+  /** The time from a call to its answer, if no error asks to wait. */
+  readonly time: Duration.Duration
+  /** The same when every error asks for as long a wait as is granted. */
+  readonly timeWithHints: Duration.Duration
+  /** Requests to the upstream for one call: attempts, and hedges beside each. */
+  readonly requests: number
+  /** Requests at the same time. */
+  readonly concurrency: number
+  /** Requests per second in the long run. */
+  readonly perSecond: number
+  /** Requests that a dead upstream gets in the long run while no circuit is open: for each call, and per second beside. */
+  readonly inOutage: { readonly perCall: number; readonly perSecond: number }
+  /** Failed requests, one after the other, that open the circuit. `undefined` if failures do not. */
+  readonly untilOpen: number | undefined
+  /** Requests per second that an open circuit lets through to find out. */
+  readonly whileOpen: number
+}
+
 /** A profile that cannot be used, and all that is wrong with it. */
 export class InvalidProfile extends Schema.TaggedError<InvalidProfile>()("InvalidProfile", {
   /** The name of the profile. */
@@ -257,9 +316,8 @@ export class InvalidProfile extends Schema.TaggedError<InvalidProfile>()("Invali
 export type Errors = ErrorsOfParts
 
 /** Makes a profile of data from elsewhere, as of parsed JSON. `name` is what the error calls it. */
-export const decode: {
-  (name: string, input: unknown): Effect.Effect<Profile, InvalidProfile>
-} = (name, input) => Effect.suspend(() => Effect.fromResult(decodeResult(name, input)))
+export const decode = (name: string, input: unknown): Effect.Effect<Profile, InvalidProfile> =>
+  Effect.suspend(() => Effect.fromResult(decodeResult(name, input)))
 
 /** Makes the profiles of an object by name. Fails with the first that cannot be used. */
 export const decodeAll = (inputs: unknown): Effect.Effect<Readonly<Record<string, Profile>>, InvalidProfile> =>
@@ -309,7 +367,9 @@ export const config = (name: string, options: ConfigOptions = {}): Config.Config
     enabled: Config.all(switches.map((part) => Config.option(Config.Boolean(`${variableOf([part])}_ENABLED`))))
   })
   return Config.mapEffect(read, ({ enabled, texts }) => {
-    const input: Record<string, unknown> = options.base === undefined ? {} : { ...encode(make(options.base)) }
+    const base = decodeResult(name, options.base ?? {})
+    if (Result.isFailure(base)) return Effect.fail(configError(base.failure))
+    const input: Record<string, unknown> = { ...encode(base.success) }
     const given = new Map<string, string>()
     leaves.forEach((leaf, index) => {
       const text = Option.getOrUndefined(texts[index] ?? Option.none())
@@ -329,80 +389,22 @@ export const config = (name: string, options: ConfigOptions = {}): Config.Config
       const variable = given.get(field)
       return { field, problem: variable === undefined ? problem : `${problem} (${variable})` }
     })
-    const { message } = new InvalidProfile({ profile: name, issues })
-    return Effect.fail(new Config.ConfigError(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message }))))
+    return Effect.fail(configError(new InvalidProfile({ profile: name, issues })))
   })
 }
-
-/** What makes calls as a profile says. */
-export interface ProfilePolicy {
-  /**
-   * Makes the call under the profile; with a key, through its cache, if it has one. Calls with one key must succeed and
-   * fail with the same types: make the kind of the call a part of the key.
-   */
-  readonly execute: (
-    options?: { readonly key?: Key | undefined } & CallOptions<Key, unknown, unknown>
-  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Errors, R>
-  /** The parts that it is made of, to read their states. */
-  readonly parts: Parts
-}
-
-/** The parts of a policy that was made from a profile. */
-export interface Parts extends PartsOf {}
 
 /** Makes the policy of a profile, with parts of its own. When the scope closes, refreshes of its cache end. */
-export const toPolicy = (profile: Profile): Effect.Effect<ProfilePolicy, never, Scope.Scope> =>
-  Effect.gen(function* () {
-    const specs = specsOf(profile)
-    let parts: Parts = {}
-    for (const name of partNames) {
-      const part = yield* build(name, specs, parts)
-      if (part !== undefined) parts = { ...parts, [name]: part }
-    }
-    return { execute: compose(profile.order, parts), parts }
-  })
-
-/** What a profile amounts to. */
-export interface Explanation {
-  readonly order: "standard" | "facade"
-  /** The parts, outermost first. */
-  readonly stages: ReadonlyArray<Stage>
-  readonly worstCase: WorstCase
-  /** What contradicts itself, though it works. */
-  readonly warnings: ReadonlyArray<Warning>
-}
-
-/** A part and its numbers. */
-export interface Stage {
-  readonly part: string
-  readonly does: string
-}
-
-/** A field whose value is likely not what was meant. */
-export interface Warning {
-  readonly field: string
-  readonly problem: string
-}
-
-/** The most that a call takes, and that an upstream gets. What nothing bounds is infinite. */
-export interface WorstCase {
-  /** The time from a call to its answer, if no error asks to wait. */
-  readonly time: Duration.Duration
-  /** The same when every error asks for as long a wait as is granted. */
-  readonly timeWithHints: Duration.Duration
-  /** Requests to the upstream for one call: attempts, and hedges beside each. */
-  readonly requests: number
-  /** Requests at the same time. */
-  readonly concurrency: number
-  /** Requests per second in the long run. */
-  readonly perSecond: number
-  /** Requests that a dead upstream gets in the long run while no circuit is open: for each call, and per second beside. */
-  readonly inOutage: { readonly perCall: number; readonly perSecond: number }
-  /** Failed requests, one after the other, that open the circuit. `undefined` if failures do not. */
-  readonly untilOpen: number | undefined
-  /** Requests per second that an open circuit lets through to find out. */
-  readonly whileOpen: number
-}
+export const toPolicy = Effect.fnUntraced(function* (
+  profile: Profile
+): Effect.fn.Return<ProfilePolicy, never, Scope.Scope> {
+  const specs = specsOf(profile)
+  let parts: Parts = {}
+  for (const name of partNames) {
+    const part = yield* build(name, specs, parts)
+    if (part !== undefined) parts = { ...parts, [name]: part }
+  }
+  return { execute: compose(profile.order, parts), parts }
+})
 
 /** Explains what a profile does: its pipeline, its worst case, and warnings about what contradicts itself. */
 export const explain = (profile: Profile): Explanation => explainProfile(profile)
@@ -448,6 +450,9 @@ const problemOf = (message: string, keys: ReadonlyArray<PropertyKey>, input: unk
   const got = JSON.stringify(value) ?? String(value)
   return `must be ${expected === "Duration" ? aDuration : expected}, got ${got.length > 40 ? `${got.slice(0, 40)}…` : got}`
 }
+
+const configError = ({ message }: InvalidProfile) =>
+  new Config.ConfigError(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })))
 
 const leaves = leavesOf(Profile)
 const switches = Object.keys(fields).filter((field) => field !== "order")

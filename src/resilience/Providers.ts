@@ -18,6 +18,7 @@ import type * as CircuitBreaker from "./CircuitBreaker.ts"
 import type { Fallback } from "./Fallback.ts"
 import type * as Hedge from "./Hedge.ts"
 import { build, compose, type Execute, limitOf, type PartName, partNames, specsOf } from "./internal/profileParts.ts"
+import { notified } from "./internal/notified.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
 import * as Profile from "./Profile.ts"
 import type * as RateLimiter from "./RateLimiter.ts"
@@ -196,7 +197,6 @@ export const make = Effect.fnUntraced(function* (
     const left = (finishing.get(generation.name) ?? 0) - 1
     if (left > 0) finishing.set(generation.name, left)
     else finishing.delete(generation.name)
-    // Nobody waits for the end of refreshes that nobody wants any more.
     return generation.calls === 0 ? Effect.asVoid(Effect.forkDetach(release(generation))) : undefined
   }
 
@@ -276,17 +276,18 @@ export const make = Effect.fnUntraced(function* (
     }
   })
 
-  const reload: Providers["reload"] = Effect.fnUntraced(function* (profiles) {
+  const apply = Effect.fnUntraced(function* (profiles: Profiles) {
     const decoded = new Map(Object.entries(yield* Profile.decodeAll(profiles)))
     if (decoded.size > maxProviders) return yield* new TooManyProviders({ count: decoded.size, maxProviders })
-    return yield* lock.withPermits(1)(
-      Effect.suspend(() => (closed ? Effect.succeed(nothing) : change(decoded))).pipe(
-        Effect.tap(({ closing }) => Effect.forkDetach(closing)),
-        Effect.map(({ reloaded }) => reloaded),
-        Effect.uninterruptible
-      )
+    return yield* Effect.suspend(() => (closed ? Effect.succeed(nothing) : change(decoded))).pipe(
+      // Nobody waits for the end of refreshes that nobody wants any more.
+      Effect.tap(({ closing }) => Effect.forkDetach(closing)),
+      Effect.map(({ reloaded }) => reloaded),
+      Effect.uninterruptible
     )
   })
+  // Decoding has its turn as well: else a reload of few profiles could overtake one of many that began before.
+  const reload = (profiles: Profiles) => lock.withPermits(1)(apply(profiles))
 
   yield* reload(options.profiles)
   yield* Effect.addFinalizer(() =>
@@ -326,7 +327,10 @@ export const fromConfig = (profiles: Profiles): Config.Config<Readonly<Record<st
 
 /** What becomes of reloads that a stream brings. */
 export interface FollowOptions {
-  /** Runs when profiles could not be used; the stream goes on. Defaults to a warning in the log. */
+  /**
+   * Runs when profiles could not be used; then the stream goes on. Should it die, that is logged. Defaults to a warning in
+   * the log.
+   */
   readonly onInvalid?: ((error: Profile.InvalidProfile | TooManyProviders) => Effect.Effect<unknown>) | undefined
 }
 
@@ -337,7 +341,9 @@ export const follow = <E, R>(
   options: FollowOptions = {}
 ): Effect.Effect<void, E, R> => {
   const { onInvalid = (error) => Effect.logWarning(error.message) } = options
-  return Stream.runForEach(profiles, (next) => Effect.catch(providers.reload(next), onInvalid))
+  return Stream.runForEach(profiles, (next) =>
+    Effect.catch(providers.reload(next), (error) => notified("onInvalid", onInvalid, error))
+  )
 }
 
 /** A policy as it is until the next reload changes it. */

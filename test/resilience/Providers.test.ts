@@ -545,6 +545,18 @@ describe("Providers", () => {
   })
 
   describe("reload, several at once", () => {
+    it.effect("takes turns as they began, however many profiles each has", () =>
+      Effect.gen(function* () {
+        const providers = yield* make({})
+        const many = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`p${index}`, {}]))
+        yield* Effect.all([providers.reload(many), providers.reload({ last: {} })], { concurrency: "unbounded" })
+        assert.deepStrictEqual(
+          (yield* providers.statuses).map(({ name }) => name),
+          ["last"]
+        )
+      })
+    )
+
     it.effect("never goes on with a part that another has closed", () =>
       Effect.gen(function* () {
         const cache = { timeToLive: 100, refresh: { staleWhileRevalidate: "1 hour" } } as const
@@ -609,7 +621,10 @@ describe("Providers", () => {
         const queue = yield* Queue.unbounded<Providers.Profiles>()
         const following = yield* Effect.forkChild(
           Providers.follow(providers, Stream.fromQueue(queue), {
-            onInvalid: (error) => Effect.sync(() => invalid.push(error.message))
+            onInvalid: (error) => {
+              invalid.push(error.message)
+              return Effect.die("bug of the hook")
+            }
           })
         )
         const names = Effect.gen(function* () {
@@ -630,6 +645,22 @@ describe("Providers", () => {
   })
 
   describe("layer", () => {
+    it.effect("fails with what cannot be used of configuration, or of what it changes", () =>
+      Effect.gen(function* () {
+        const fail = (profiles: Providers.Profiles, env: Record<string, string>) =>
+          Providers.layerConfig({ profiles }).pipe(
+            Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord(env))),
+            Layer.build,
+            Effect.scoped,
+            Effect.flip
+          )
+        const variable = yield* fail({ a: {} }, { A_TIMEOUT: "0" })
+        assert.include(variable.message, 'profile "a": timeout: must be over zero, got 0 ms (A_TIMEOUT)')
+        const base = yield* fail({ a: { timeout: 0 } }, {})
+        assert.include(base.message, 'profile "a": timeout: must be over zero, got 0 ms')
+      })
+    )
+
     it.effect("provides the providers", () =>
       Effect.gen(function* () {
         const providers = yield* Providers.Providers
