@@ -98,10 +98,7 @@ export const make = (options: Options): Effect.Effect<AdaptiveTimeout> =>
 
     return {
       execute: <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
-        Effect.suspend(() => {
-          const millis = limit
-          return interruptAfter(self, millis, () => timedOut(millis), watch)
-        }),
+        Effect.withFiber((fiber) => interruptAfter(self, fiber, limit, timedOut, watch)),
       state: Effect.sync(() => ({
         limit: Duration.millis(limit),
         percentile: Duration.millis(latencies.value),

@@ -47,7 +47,7 @@ export const within: {
       if (millis <= 0) return exceeded(0, false)
       if (millis === Infinity) return self
       const context = Context.add(fiber.context, EndsAt, nowMillisUnsafe(fiber) + millis)
-      return interruptAfter(self, millis, () => exceeded(millis, true), undefined, context)
+      return interruptAfter(self, fiber, millis, exceededLate, undefined, context)
     })
   }
 )
@@ -73,6 +73,8 @@ export const remainingMillisUnsafe = (fiber: Fiber.Fiber<unknown, unknown>): num
 
 // The end in milliseconds of the monotonic clock: it means nothing outside this process, `remaining` does.
 const EndsAt = Context.Reference<number>("effect-resilience/Deadline/EndsAt", { defaultValue: () => Infinity })
+
+const exceededLate = (millis: number) => exceeded(millis, true)
 
 const exceeded = (millis: number, started: boolean): Effect.Effect<never, DeadlineExceeded> =>
   Effect.fail(withoutStack(() => new DeadlineExceeded({ after: Duration.millis(millis), started })))

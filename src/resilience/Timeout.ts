@@ -62,7 +62,7 @@ export const timeout: {
   <A, E, R>(self: Effect.Effect<A, E, R>, duration: Duration.Input): Effect.Effect<A, E | TimedOut, R> => {
     const millis = millisOf(duration)
     if (millis <= 0) return timedOut(millis)
-    return millis === Infinity ? self : interruptAfter(self, millis, () => timedOut(millis))
+    return millis === Infinity ? self : Effect.withFiber((fiber) => interruptAfter(self, fiber, millis, timedOut))
   }
 )
 
@@ -95,7 +95,7 @@ export const makeLeaving = (options: LeavingOptions): Effect.Effect<Leaving> =>
     }
     return {
       execute: <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | TimedOut, R> =>
-        millis === Infinity ? self : interruptAfter(self, millis, () => timedOut(millis), watch),
+        millis === Infinity ? self : Effect.withFiber((fiber) => interruptAfter(self, fiber, millis, timedOut, watch)),
       state: Effect.sync(() => ({ ...left }))
     }
   })

@@ -8,7 +8,7 @@
 import type { Context, Exit } from "effect"
 import { Effect, Fiber } from "effect"
 import { nowMillisUnsafe } from "./monotonic.ts"
-import { afterMillisUnsafe, type Cancel } from "./timers.ts"
+import { afterMillisUnsafe } from "./timers.ts"
 
 /** Is told about work that did not end at once. */
 export interface Watch {
@@ -22,52 +22,52 @@ export interface Watch {
 
 /**
  * Runs `self` for at most `millis` and then as `onTimeout` says: in `context`, which must hold what `self` requires, or by
- * default in that of the caller.
+ * default in that of `parent`, which must be the fiber that evaluates this.
  *
  * An end that comes after the interruption was sent counts as too late, success or not; an interruption from outside
  * stays an interruption.
  */
 export const interruptAfter = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
+  parent: Fiber.Fiber<unknown, unknown>,
   millis: number,
-  onTimeout: () => Effect.Effect<never, E2>,
+  onTimeout: (millis: number) => Effect.Effect<never, E2>,
   watch?: Watch,
   context?: Context.Context<never>
 ): Effect.Effect<A, E | E2, R> =>
-  // Each time it runs it has a child and a timer of its own.
-  Effect.suspend(() => {
-    let child: Fiber.Fiber<A, E> | undefined
-    let cancel: Cancel | undefined
-    // The child starts inside the region of the exit handler, so no interruption can part the two.
-    return Effect.onExitPrimitive(
-      Effect.withFiber<A, E | E2, R>((parent) => {
-        // The caller's context holds R: the type of the returned effect asks for it.
-        const running = Effect.runForkWith(context ?? parent.context)(self as Effect.Effect<A, E>)
-        const exit = running.pollUnsafe()
-        if (exit !== undefined) return exit
-        child = running
-        return Effect.callback<A, E | E2>((resume) => {
-          const startedAt = watch?.ended === undefined ? 0 : nowMillisUnsafe(parent)
-          let late = false
-          cancel = afterMillisUnsafe(parent, millis, () => {
-            late = true
-            watch?.late?.(millis)
-            running.interruptUnsafe(parent.id)
-            if (watch?.leave !== undefined && running.pollUnsafe() === undefined && watch.leave(running)) {
-              child = undefined
-              resume(onTimeout())
-            }
-          })
-          running.addObserver((done) => {
-            if (late) return resume(onTimeout())
-            watch?.ended?.(done, nowMillisUnsafe(parent) - startedAt)
-            resume(done)
-          })
-        })
-      }),
-      () => {
-        cancel?.()
-        return child !== undefined && child.pollUnsafe() === undefined ? Fiber.interrupt(child) : undefined
-      }
-    )
+  // The child starts in the very step that also tells the parent how to interrupt it, so nothing can part the two.
+  Effect.callback<A, E | E2, R>((resume) => {
+    // The context of the parent holds R: the type of the returned effect asks for it.
+    const child = Effect.runForkWith(context ?? parent.context)(self as Effect.Effect<A, E>)
+    const exit = child.pollUnsafe()
+    return exit === undefined ? attend(child, parent, millis, onTimeout, watch, resume) : resume(exit)
   })
+
+// Waits for the child and for the end of its time. What it returns stops both.
+const attend = <A, E, E2>(
+  child: Fiber.Fiber<A, E>,
+  parent: Fiber.Fiber<unknown, unknown>,
+  millis: number,
+  onTimeout: (millis: number) => Effect.Effect<never, E2>,
+  watch: Watch | undefined,
+  resume: (effect: Effect.Effect<A, E | E2>) => void
+): Effect.Effect<void> => {
+  const startedAt = watch?.ended === undefined ? 0 : nowMillisUnsafe(parent)
+  let late = false
+  const cancel = afterMillisUnsafe(parent, millis, () => {
+    late = true
+    watch?.late?.(millis)
+    child.interruptUnsafe(parent.id)
+    if (watch?.leave !== undefined && child.pollUnsafe() === undefined && watch.leave(child)) resume(onTimeout(millis))
+  })
+  child.addObserver((done) => {
+    if (late) return resume(onTimeout(millis))
+    cancel()
+    watch?.ended?.(done, nowMillisUnsafe(parent) - startedAt)
+    resume(done)
+  })
+  return Effect.suspend(() => {
+    cancel()
+    return child.pollUnsafe() === undefined ? Fiber.interrupt(child) : Effect.void
+  })
+}
