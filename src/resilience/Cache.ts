@@ -74,7 +74,8 @@ export type Key = flights.Key
 
 /**
  * How long a result is kept: a success for this long and a failure not at all, or what the function says of each. Zero
- * means not at all. The function runs once per result and `set`, in the step that keeps the result.
+ * means not at all. A result may be kept up to a millisecond longer. The function runs once per result and `set`, in the
+ * step that keeps the result.
  */
 export type TimeToLive<K, A, E> = Duration.Input | ((exit: Exit.Exit<A, E>, key: K) => Duration.Input)
 

@@ -289,6 +289,106 @@ describe("Cache", () => {
       })
     )
 
+    // A cache whose look-up does something with the cache itself in its first step, and ends there or a second later.
+    const makeReentrant = Effect.fnUntraced(function* (options: {
+      readonly meanwhile: (cache: Cache.LookupCache<string, number>) => void
+      readonly sleeps: boolean
+      readonly timeToLive?: Cache.TimeToLive<string, number, never>
+    }) {
+      const asked: Array<string> = []
+      const cache: Cache.LookupCache<string, number> = yield* Cache.make({
+        lookup: (key: string) =>
+          Effect.suspend(() => {
+            const answer = asked.push(key)
+            if (answer === 1) options.meanwhile(cache)
+            return options.sleeps ? Effect.delay(Effect.succeed(answer), "1 second") : Effect.succeed(answer)
+          }),
+        capacity: 10,
+        tags: () => ["tag"],
+        timeToLive: options.timeToLive ?? "1 minute"
+      })
+      return { asked, cache }
+    })
+
+    for (const sleeps of [false, true]) {
+      const when = sleeps ? "goes on after its first step" : "ends in its first step"
+
+      it.effect(`lets those join who come in the first step of a look-up that ${when}`, () =>
+        Effect.gen(function* () {
+          const runFork = Effect.runForkWith(yield* Effect.context())
+          const joined: Array<Fiber.Fiber<number>> = []
+          const { asked, cache } = yield* makeReentrant({
+            sleeps,
+            meanwhile: (cache) => {
+              joined.push(runFork(cache.get("a")), runFork(cache.get("b")), runFork(cache.get("a")))
+              joined[2]!.interruptUnsafe()
+            }
+          })
+          const first = yield* Effect.forkChild(cache.get("a"))
+          yield* TestClock.adjust(1000)
+          assert.strictEqual(yield* Fiber.join(first), 1)
+          assert.strictEqual(yield* Fiber.join(joined[0]!), 1)
+          assert.strictEqual(yield* Fiber.join(joined[1]!), 2)
+          assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(joined[2]!)))
+          assert.deepStrictEqual(asked, ["a", "b"])
+          assert.deepStrictEqual(yield* cache.statistics, { ...none, size: 2, misses: 2, joined: 2 })
+        })
+      )
+
+      it.effect(`goes on when only those leave who came in the first step of a look-up that ${when}`, () =>
+        Effect.gen(function* () {
+          const runFork = Effect.runForkWith(yield* Effect.context())
+          const { asked, cache } = yield* makeReentrant({
+            sleeps,
+            meanwhile: (cache) => runFork(cache.get("a")).interruptUnsafe()
+          })
+          const first = yield* Effect.forkChild(cache.get("a"))
+          yield* TestClock.adjust(1000)
+          assert.strictEqual(yield* Fiber.join(first), 1)
+          assert.strictEqual(yield* cache.get("a"), 1)
+          assert.deepStrictEqual(asked, ["a"])
+        })
+      )
+
+      it.effect.each([
+        ["invalidate", (cache: Cache.Cache<string, number>) => cache.invalidate("a")],
+        ["invalidateAll", (cache: Cache.Cache<string, number>) => cache.invalidateAll],
+        ["invalidateTag", (cache: Cache.Cache<string, number>) => cache.invalidateTag("tag")],
+        ["invalidateWhere", (cache: Cache.Cache<string, number>) => cache.invalidateWhere((key) => key === "a")],
+        ["set", (cache: Cache.Cache<string, number>) => cache.set("a", 100)]
+      ] as const)(`keeps nothing of a look-up that ${when} after %s in it`, ([name, change]) =>
+        Effect.gen(function* () {
+          const runSync = Effect.runSyncWith(yield* Effect.context())
+          const { cache } = yield* makeReentrant({ sleeps, meanwhile: (cache) => runSync(change(cache)) })
+          const first = yield* Effect.forkChild(cache.get("a"))
+          yield* TestClock.adjust(1000)
+          assert.strictEqual(yield* Fiber.join(first), 1)
+          assert.deepStrictEqual(yield* cache.getIfPresent("a"), name === "set" ? Option.some(100) : Option.none())
+          assert.strictEqual((yield* cache.statistics).pending, 0)
+        })
+      )
+
+      it.effect(`gives the defect of timeToLive to all who wait for a look-up that ${when}`, () =>
+        Effect.gen(function* () {
+          const runFork = Effect.runForkWith(yield* Effect.context())
+          const joined: Array<Fiber.Fiber<number>> = []
+          const { cache } = yield* makeReentrant({
+            sleeps,
+            meanwhile: (cache) => joined.push(runFork(cache.get("a"))),
+            timeToLive: () => {
+              throw new Error("broken")
+            }
+          })
+          const first = yield* Effect.forkChild(cache.get("a"))
+          yield* TestClock.adjust(1000)
+          for (const fiber of [first, ...joined]) {
+            assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.die(new Error("broken")))
+          }
+          assert.deepStrictEqual(yield* cache.statistics, { ...none, misses: 1, joined: 1 })
+        })
+      )
+    }
+
     it.effect("stops a look-up that nobody waits for, and keeps nothing of it", () =>
       Effect.gen(function* () {
         const { asked, ended, lookup } = makeSlowSource()

@@ -42,7 +42,7 @@ export interface Flight<K, A, E> {
 
 /** One fiber that finds the answer for one key or for several. */
 export interface Run<K, A, E> {
-  readonly flights: Array<Flight<K, A, E>>
+  flights: ReadonlyArray<Flight<K, A, E>>
   /** Whether it may end without an answer for some of its keys. */
   readonly partial: boolean
   fiber: Fiber.Fiber<unknown, E> | undefined
@@ -118,9 +118,8 @@ export const join = <K, A, E, R, T>(
       wait(current, waiter)
       return leaving(flights, current, waiter)
     }
-    const run: Run<K, A, E> = { flights: [], partial: false, fiber: undefined, wanted: 0 }
-    const flight = makeFlight(key, run, flights.starting)
-    run.flights.push(flight)
+    const flight = startSingle(key, flights.starting)
+    const { run } = flight
     flights.started++
     wait(flight, resume)
     flights.starting = flight
@@ -288,14 +287,25 @@ export const observed = <K, A, E, R>(
 
 // A run for keys that have none, which has not begun.
 const prepare = <K, A, E, T>(flights: Flights<K, A, E, T>, keys: ReadonlyArray<K>, partial: boolean): Run<K, A, E> => {
-  const run: Run<K, A, E> = { flights: [], partial, fiber: undefined, wanted: 0 }
+  const prepared: Array<Flight<K, A, E>> = []
+  const run: Run<K, A, E> = { flights: prepared, partial, fiber: undefined, wanted: 0 }
   for (const key of keys) {
     const flight = makeFlight(key, run, undefined)
-    run.flights.push(flight)
+    prepared.push(flight)
     flights.byKey.set(key, flight)
   }
   return run
 }
+
+// The same for one key, which stands in no map yet. An array that grows would be the largest part of it.
+const startSingle = <K, A, E>(key: K, outer: Flight<K, A, E> | undefined): Flight<K, A, E> => {
+  const run: Run<K, A, E> = { flights: none, partial: false, fiber: undefined, wanted: 0 }
+  const flight = makeFlight(key, run, outer)
+  run.flights = [flight]
+  return flight
+}
+
+const none: ReadonlyArray<never> = []
 
 const makeFlight = <K, A, E>(key: K, run: Run<K, A, E>, outer: Flight<K, A, E> | undefined): Flight<K, A, E> => ({
   key,
@@ -335,47 +345,59 @@ const launch = <K, A, E, B, T>(
 ): boolean => {
   flights.pending++
   const limited = Deadline.remainingMillisUnsafe(starter) < Infinity
-  const started = Effect.runForkWith(starter.context)(
-    Effect.onExitPrimitive(limited ? Deadline.without(work) : work, (exit) => {
-      // The run's own fiber gives the time, because the one that started it may have ended long before, and a fiber that has
-      // ended has no context. In the first step it is not known yet, and the other is still there.
-      const fiber = run.fiber ?? starter
-      for (const flight of run.flights) flight.answer = land(flights, flight, split(exit, flight.key), fiber, terms)
-      return undefined
-    })
-  )
+  const started = Effect.runForkWith(starter.context)(limited ? Deadline.without(work) : work)
   run.fiber = started
   const exit = started.pollUnsafe()
   if (exit !== undefined) {
-    settle(flights, run, exit)
+    // A fiber that has ended has no context; the one that started it is still there.
+    settle(flights, run, exit, split, starter, terms)
     return true
   }
-  started.addObserver((exit) => settle(flights, run, exit))
+  // The run's own fiber gives the time, because the one that started it may have ended long before. It loses its context
+  // when its observers have seen the end.
+  started.addObserver((exit) => settle(flights, run, exit, split, started, terms))
   return false
 }
 
-const settle = <K, A, E, B, T>(flights: Flights<K, A, E, T>, run: Run<K, A, E>, exit: Exit.Exit<B, E>): void => {
+// Lands every key before anyone goes on.
+const settle = <K, A, E, B, T>(
+  flights: Flights<K, A, E, T>,
+  run: Run<K, A, E>,
+  exit: Exit.Exit<B, E>,
+  split: Split<K, A, E, B>,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  terms: T
+): void => {
   flights.pending--
   for (const flight of run.flights) {
+    flight.answer = land(flights, flight, exit, split, fiber, terms)
     close(flights, flight)
-    const answer = flight.answer ?? (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : nothing)
-    flight.waiter?.(answer)
-    if (flight.others !== undefined) for (const waiter of flight.others) waiter(answer)
+  }
+  for (const { answer = nothing, others, waiter } of run.flights) {
+    waiter?.(answer)
+    if (others !== undefined) for (const other of others) other(answer)
   }
 }
 
-const land = <K, A, E, T>(
+const land = <K, A, E, B, T>(
   flights: Flights<K, A, E, T>,
   flight: Flight<K, A, E>,
-  exit: Exit.Exit<A, E> | undefined,
+  whole: Exit.Exit<B, E>,
+  split: Split<K, A, E, B>,
   fiber: Fiber.Fiber<unknown, unknown>,
   terms: T
 ): Effect.Effect<A, E> | undefined => {
-  if (exit === undefined || Exit.hasInterrupts(exit)) return exit
-  // Also of a flight that was cut off after someone came late.
-  flight.refuted = flight.doubts !== undefined && flight.doubts.some((doubt) => doubt(flight.key, exit))
-  if (flight.refuted || !flight.open) return exit
-  return flights.land(flight.key, exit, fiber, terms) ?? exit
+  // What those say who land it is no part of an effect: nobody else would give its defect to those who wait.
+  try {
+    const exit = split(whole, flight.key)
+    if (exit === undefined || (Exit.isFailure(exit) && Exit.hasInterrupts(exit))) return exit
+    // Also of a flight that was cut off after someone came late.
+    flight.refuted = flight.doubts !== undefined && flight.doubts.some((doubt) => doubt(flight.key, exit))
+    if (flight.refuted || !flight.open) return exit
+    return flights.land(flight.key, exit, fiber, terms) ?? exit
+  } catch (defect) {
+    return Exit.die(defect)
+  }
 }
 
 const wait = <K, A, E>(flight: Flight<K, A, E>, waiter: Waiter<A, E>): void => {

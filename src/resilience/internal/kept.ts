@@ -17,13 +17,16 @@ import { momentMillisUnsafe, nowMillisUnsafe } from "./monotonic.ts"
 export class Entry<K, V> {
   readonly key: K
   readonly value: V
-  /** The first moment at which it is of no more use. */
-  readonly expiresAt: number
+  /**
+   * The first moment at which it is of no more use, `undefined` for never. In whole milliseconds since the cache was first
+   * used, because V8 keeps any other number in an object of its own.
+   */
+  readonly expiresAt: number | undefined
   readonly terms: Terms | undefined
   older: Entry<K, V> | undefined = undefined
   newer: Entry<K, V> | undefined = undefined
 
-  constructor(key: K, value: V, expiresAt: number, terms: Terms | undefined) {
+  constructor(key: K, value: V, expiresAt: number | undefined, terms: Terms | undefined) {
     this.key = key
     this.value = value
     this.expiresAt = expiresAt
@@ -70,6 +73,8 @@ export class Kept<K, V> {
   private oldest: Entry<K, V> | undefined
   private newest: Entry<K, V> | undefined
   private hand: Entry<K, V> | undefined
+  /** The moment that `expiresAt` counts from: -1 before there is any. */
+  private origin = -1
   private readonly capacity: number
   private readonly maxWeight: number
 
@@ -89,7 +94,7 @@ export class Kept<K, V> {
     if (entry === undefined) return undefined
     if (entry.terms === undefined) {
       // An entry that never expires costs no look at the clock.
-      if (entry.expiresAt !== Infinity && this.freeIfExpired(entry, momentMillisUnsafe(fiber))) return undefined
+      if (entry.expiresAt !== undefined && this.freeIfExpired(entry, momentMillisUnsafe(fiber))) return undefined
     } else {
       const now = nowMillisUnsafe(fiber)
       if (this.freeIfExpired(entry, now)) return undefined
@@ -118,7 +123,7 @@ export class Kept<K, V> {
     const entry = new Entry(
       key,
       value,
-      now + millis + (demands === undefined ? 0 : demands.graceMillis),
+      this.expiryOf(now, demands === undefined ? millis : millis + demands.graceMillis),
       demands === undefined ? undefined : termsOf(now, millis, demands)
     )
     this.byKey.set(key, entry)
@@ -168,9 +173,20 @@ export class Kept<K, V> {
     }
   }
 
+  private expiryOf(now: number, millis: number): number | undefined {
+    if (millis === Infinity) return undefined
+    if (this.origin === -1) this.origin = Math.floor(now)
+    return Math.ceil(now - this.origin + millis)
+  }
+
   private freeIfExpired(entry: Entry<K, V>, now: number): boolean {
     const { terms } = entry
-    if (now < entry.expiresAt && (terms === undefined || now < terms.usedAt + terms.idleMillis)) return false
+    if (
+      (entry.expiresAt === undefined || now - this.origin < entry.expiresAt) &&
+      (terms === undefined || now < terms.usedAt + terms.idleMillis)
+    ) {
+      return false
+    }
     this.expirations++
     this.remove(entry)
     return true
@@ -207,6 +223,9 @@ export class Kept<K, V> {
     else entry.older.newer = entry.newer
     if (entry.newer === undefined) this.newest = entry.older
     else entry.newer.older = entry.older
+    // An entry that has been let go and still points to the next would keep it, and so all that follow, from being
+    // collected while they are young.
+    entry.older = entry.newer = undefined
   }
 
   private append(entry: Entry<K, V>): void {
