@@ -79,8 +79,9 @@ export interface SharingOptions {
   /** The largest body that is kept or shared, in bytes: an integer of at least 0. Defaults to 1 MiB. */
   readonly maxBodyBytes?: number | undefined
   /**
-   * What becomes of requests with credentials: "bypass" sends each by itself; "separate" keeps and shares a response for
-   * those with the very same credentials. Defaults to "bypass".
+   * What becomes of requests with credentials in their fields: "bypass" sends each by itself; "separate" keeps and shares a
+   * response for those with the very same credentials. A URL with a user in it is always sent by itself. Defaults to
+   * "bypass".
    */
   readonly credentials?: "bypass" | "separate" | undefined
   /** Fields of a request that hold credentials, beside `Authorization`, `Proxy-Authorization` and `Cookie`. Defaults to none. */
@@ -261,10 +262,9 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
     asks.noStore ||
     request.body._tag !== "Empty" ||
     ownConditions.some((name) => request.headers[name] !== undefined) ||
-    (!separate &&
-      (url.username !== "" ||
-        url.password !== "" ||
-        credentialNames.some((name) => request.headers[name] !== undefined)))
+    url.username !== "" ||
+    url.password !== "" ||
+    (!separate && credentialNames.some((name) => request.headers[name] !== undefined))
 
   const client = (open: Open<unknown, unknown>) => {
     const forward = (
@@ -303,10 +303,8 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
           happened: Happened
         ): Landed => ({ _tag: "Whole", response: { url, status, headers, body, selecting, happened } })
 
-        const standIn = (known: stored.Stored, now: number, happened: Happened): Landed => {
-          counts.stale++
-          return whole(aged(known, now), { ...happened, detail: "stale-if-error" })
-        }
+        const standIn = (known: stored.Stored, now: number, happened: Happened): Landed =>
+          whole(aged(known, now), { ...happened, detail: standsInDetail })
 
         // Asks whether what is kept is still right, or for everything.
         const send = (asked: stored.Stored | undefined): Effect.Effect<Landed, unknown, unknown> =>
@@ -464,6 +462,7 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
             const work = land(current, request, url, known, asks, fwd)
             return Effect.flatMap(flights.join(shared, fiber, current.id, work, undefined), (landed) => {
               if (landed._tag === "Whole" && stored.matches(landed.response, request.headers)) {
+                if (landed.response.happened.detail === standsInDetail) counts.stale++
                 return Effect.succeed(toResponse(landed.response, request, found !== undefined))
               }
               if (landed._tag === "Live" && !landed.live.taken) {
@@ -773,6 +772,7 @@ const aged = (known: stored.Stored, now: number): Omit<Snapshot, "happened"> => 
 }
 
 const cacheName = "effect-resilience"
+const standsInDetail = "stale-if-error"
 
 const statusOf = ({ detail, fwd, fwdStatus, stored }: Happened, collapsed: boolean): string =>
   formatItem(

@@ -6,8 +6,8 @@
  * the open circuit refuses takes none; the time of an attempt does not run while it waits for its turn; and each attempt
  * tells the server how much time is really left. Put an `HttpCache` outside: what is kept costs nothing.
  *
- * Only what is safe is sent again (`RetryOptions`). A response that is not the answer is read to its end or aborted before
- * the wait, so its connection is free. Deadline and timeout end with the head of the response; its body may take as long as
+ * Only what is safe is sent again (`RetryOptions`). A response that is not the answer gives its connection back before the
+ * wait: up to 64 KiB of its body are read, for up to a second, or else it is aborted. Deadline and timeout end with the head of the response; its body may take as long as
  * it likes, but must not pause. When the retries end, the last response is the answer: no status is made an error.
  *
  * Put `HttpClient.followRedirects`, `filterStatus` and `withScope` outside. Circuits, limits and quotas are per origin.

@@ -72,6 +72,15 @@ describe("HttpCache", () => {
       })
     )
 
+    it.effect("never shares what a URL with a user in it brings", () =>
+      Effect.gen(function* () {
+        const server = script({ after: "1 second", headers: minute, body: "a" })
+        const client = (yield* make({ credentials: "separate" })).transform(server.client)
+        yield* together(["me:one", "me:two", "me:one"].map((user) => text(client.get(url.replace("//", `//${user}@`)))))
+        assert.strictEqual(server.seen.length, 3)
+      })
+    )
+
     it.effect("lets those with the very same credentials share, if told to", () =>
       Effect.gen(function* () {
         const server = scripted(({ headers }) => ({
@@ -168,10 +177,10 @@ describe("HttpCache", () => {
         for (const answer of [
           { headers: minute, body: ["a", "b"] },
           { headers: { "cache-control": "no-store" }, body: ["a", "b"] },
-          { headers: minute, body: Array.from({ length: 3 }, () => "x".repeat(600_000)) }
+          { headers: minute, body: ["abc", "def", "ghi"] }
         ]) {
           const server = script(answer)
-          const cache = yield* make()
+          const cache = yield* make({ maxBodyBytes: 5 })
           const client = HttpClient.withScope(cache.transform(server.client))
           const call = Effect.scoped(text(client.get(url)))
           const check = Effect.gen(function* () {
@@ -326,6 +335,56 @@ describe("HttpCache", () => {
       })
     )
 
+    it.effect("does not keep what was asked for before its URL was written to", () =>
+      Effect.gen(function* () {
+        const server = scripted(({ method }) => ({
+          after: method === "GET" ? "10 seconds" : "1 second",
+          headers: minute
+        }))
+        const client = (yield* HttpCache.make()).transform(server.client)
+        const before = yield* Effect.forkChild(text(client.get(url)))
+        yield* together([client.post(url)], "1 second")
+        yield* TestClock.adjust("10 seconds")
+        yield* Fiber.join(before)
+        yield* together([text(client.get(url))], "10 seconds")
+        assert.deepStrictEqual(
+          server.seen.map(({ method }) => method),
+          ["GET", "POST", "GET"]
+        )
+      })
+    )
+
+    it.effect("stops a refresh that nobody waits for when its URL is written to", () =>
+      Effect.gen(function* () {
+        const headers = { "cache-control": "max-age=60, stale-while-revalidate=600" }
+        const server = scripted(({ method }, index) =>
+          index === 0 || method === "POST" ? { headers } : { headers, after: "1 hour" }
+        )
+        const client = (yield* HttpCache.make()).transform(server.client)
+        yield* text(client.get(url))
+        yield* TestClock.adjust("61 seconds")
+        yield* text(client.get(url))
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(server.open(), 1)
+        yield* text(client.post(url))
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual([server.open(), server.aborted()], [0, 1])
+      })
+    )
+
+    it.effect("lets nobody have a response that varies by a field in which they differ", () =>
+      Effect.gen(function* () {
+        const server = scripted(({ headers }) => ({
+          after: "1 second",
+          headers: { ...minute, vary: "X-Request-Id" },
+          body: headers["x-request-id"] ?? ""
+        }))
+        const client = (yield* HttpCache.make()).transform(server.client)
+        const as = (id: string) => text(client.get(url, { headers: { "x-request-id": id } }))
+        assert.deepStrictEqual(yield* together([as("a"), as("b")]), ["a", "b"])
+      })
+    )
+
     it.effect("asks for the whole when a 304 is about something else", () =>
       Effect.gen(function* () {
         const server = script(
@@ -443,6 +502,7 @@ describe("HttpCache", () => {
         assert.deepStrictEqual(yield* together([text(client.get(url)), text(client.get(url))]), ["kept", "kept"])
         assert.strictEqual(server.seen.length, 3)
         assert.strictEqual(server.open(), 0)
+        assert.strictEqual((yield* cache.statistics).stale, 2)
       })
     )
 

@@ -695,6 +695,20 @@ const rows: Record<string, ReadonlyArray<Row>> = {
       ]
     ],
     [
+      "not for 501",
+      [
+        first({ "cache-control": "max-age=60, stale-if-error=30" }),
+        asked({ after: "61 seconds", answer: { status: 501 }, status: 501 })
+      ]
+    ],
+    [
+      "not with no-cache",
+      [
+        first({ "cache-control": "no-cache, stale-if-error=30", etag: '"a"' }),
+        asked({ answer: { status: 503 }, status: 503 })
+      ]
+    ],
+    [
       "not for longer",
       [
         first({ "cache-control": "max-age=60, stale-if-error=30", etag: '"a"' }),

@@ -114,7 +114,6 @@ export class BodyResponse extends Inspectable.Class implements HttpClientRespons
   }
 
   pipe() {
-    // eslint-disable-next-line prefer-rest-params
     return Pipeable.pipeArguments(this, arguments)
   }
 
