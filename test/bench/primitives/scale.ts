@@ -64,8 +64,16 @@ const waitingRuns: Readonly<Record<string, (callers: number, call: () => Promise
   }
 }
 
+// Every caller is a fiber of its own, started by nobody who would have to keep a list of them.
 const inFibers = <E>(callers: number, self: Effect.Effect<number, E>) =>
-  Effect.runPromise(Effect.forEach(Array.from({ length: callers }), () => self, { concurrency: "unbounded" }))
+  new Promise<void>((resolve) => {
+    let running = callers
+    for (let caller = 0; caller < callers; caller++) {
+      Effect.runFork(self).addObserver(() => {
+        if (--running === 0) resolve()
+      })
+    }
+  })
 
 const timeWaiting = async (by: string, callers: number, calls: number): Promise<number> => {
   const done = { calls: 0 }
