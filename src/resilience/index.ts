@@ -11,6 +11,7 @@ export * as Timeout from "./Timeout.ts"
 export * as CircuitBreaker from "./CircuitBreaker.ts"
 export * as ErrorPattern from "./ErrorPattern.ts"
 export * as Fallback from "./Fallback.ts"
+export * as HealthMonitor from "./HealthMonitor.ts"
 
 // Load: how much may be asked of a dependency, and how to ask once for many.
 export * as AdaptiveLimit from "./AdaptiveLimit.ts"
