@@ -3,6 +3,7 @@ import { ConfigProvider, Context, Data, Duration, Effect, Exit, Fiber, Layer, Qu
 import { Fallback, Profile, Providers } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
+import { anyInput, numbersFrom } from "../support/profiles.ts"
 
 class Unavailable extends Data.TaggedError("Unavailable")<{}> {}
 
@@ -220,6 +221,75 @@ describe("Providers", () => {
         })
       )
     }
+
+    it.effect("has after any reloads the parts of before where they are written the same, and new ones elsewhere", () =>
+      Effect.gen(function* () {
+        // What a part is made from, without what can be changed in it.
+        const writtenOf = (profile: Profile.Input) => {
+          const { bulkhead, hedge, rateLimiter, retry, ...others } = Profile.encode(Profile.make(profile))
+          const {
+            burst: _1,
+            capacity: _2,
+            interval: _3,
+            limit: _4,
+            refillPerSecond: _5,
+            window: _6,
+            ...limiter
+          } = rateLimiter ?? {}
+          const { maxConcurrent: _7, ...places } = bulkhead ?? {}
+          const data: Record<string, unknown> = {
+            ...others,
+            bulkhead: bulkhead && places,
+            rateLimiter: rateLimiter && limiter,
+            retry,
+            hedge,
+            retryBudget: retry?.budget,
+            hedgeBudget: hedge?.budget
+          }
+          return (part: string) => JSON.stringify(data[part])
+        }
+        for (let seed = 0; seed < 20; seed++) {
+          const below = numbersFrom(seed)
+          const providers = yield* make({})
+          let profiles: Record<string, Profile.Input> = {}
+          for (let step = 0; step < 15; step++) {
+            const before = profiles
+            const partsBefore = new Map<string, Record<string, unknown>>()
+            for (const name of Object.keys(before)) {
+              partsBefore.set(name, { ...(yield* (yield* providers.get(name)).parts) })
+            }
+            const next = ["a", "b", "c"].flatMap((name): ReadonlyArray<readonly [string, Profile.Input]> => {
+              const old = before[name]
+              const way = below(4)
+              const fresh = anyInput(below(1000))
+              if (way === 0) return []
+              if (way === 1 || old === undefined) return [[name, fresh]]
+              // Some parts of another profile, the others as before; an adaptive limit may stand in the way of a bulkhead.
+              const { adaptiveLimit: _, ...mixed } = { ...old, ...(way === 2 ? fresh : {}) }
+              return [[name, mixed]]
+            })
+            profiles = Object.fromEntries(next)
+            yield* providers.reload(profiles)
+            assert.deepStrictEqual(
+              (yield* providers.statuses).map(({ name }) => name),
+              Object.keys(profiles)
+            )
+            for (const [name, profile] of Object.entries(profiles)) {
+              const provider = yield* providers.get(name)
+              assert.deepStrictEqual(Profile.encode(yield* provider.profile), Profile.encode(Profile.make(profile)))
+              const old = partsBefore.get(name) ?? {}
+              const [now, then] = [writtenOf(profile), writtenOf(before[name] ?? {})]
+              const live: Record<string, unknown> = { ...(yield* provider.parts) }
+              for (const part of Object.keys(live)) {
+                const kept = old[part] !== undefined && now(part) === then(part)
+                // A fixed time is the same value whoever makes it.
+                if (part !== "deadline" && part !== "timeout") assert.strictEqual(live[part] === old[part], kept, part)
+              }
+            }
+          }
+        }
+      })
+    )
 
     it.effect("keeps circuits, results and tokens of what did not change", () =>
       Effect.gen(function* () {
