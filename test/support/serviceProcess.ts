@@ -1,5 +1,5 @@
 /**
- * The real service in a process of its own, `src/main.ts`, which a test can kill.
+ * A real service in a process of its own, which a test can kill: the chess service, `src/main.ts`, or another.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -15,11 +15,14 @@ export interface ServiceProcess {
   readonly end: (signal: "SIGKILL" | "SIGTERM") => Effect.Effect<void>
 }
 
-/** Starts a service process, which is killed with the scope at the latest. */
-export const start = (env: Readonly<Record<string, string>>): Effect.Effect<ServiceProcess, never, Scope.Scope> =>
+/** Starts a service process, which is killed with the scope at the latest. Another service than the chess service by its file. */
+export const start = (
+  env: Readonly<Record<string, string>>,
+  file = main
+): Effect.Effect<ServiceProcess, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => launch(env)),
+      Effect.sync(() => launch(env, file)),
       (launched) => launched.end("SIGKILL")
     ),
     (launched) => launched
@@ -34,8 +37,8 @@ const Line = Schema.fromJsonString(
 )
 const decodeLine = Schema.decodeUnknownOption(Line)
 
-const launch = (env: Readonly<Record<string, string>>): ServiceProcess => {
-  const child = spawn(process.execPath, ["--conditions=effect-resilience-source", main], {
+const launch = (env: Readonly<Record<string, string>>, file: string): ServiceProcess => {
+  const child = spawn(process.execPath, ["--conditions=effect-resilience-source", file], {
     env: { PATH: process.env["PATH"], PORT: "0", LOG_FORMAT: "json", ...env },
     stdio: ["ignore", "pipe", "inherit"]
   })
