@@ -13,8 +13,8 @@
 import { Config, Context, Duration, Effect, Exit, Layer } from "effect"
 import { interruptAfter } from "./internal/interruptAfter.ts"
 import { Latencies } from "./internal/latencies.ts"
-import { withoutStack } from "./internal/refusal.ts"
-import { TimedOut } from "./Timeout.ts"
+import { timedOut } from "./internal/timedOut.ts"
+import type { TimedOut } from "./Timeout.ts"
 
 /** A limit that follows the durations of the calls through it. */
 export interface AdaptiveTimeout {
@@ -118,9 +118,6 @@ export const layer = (options: Options): Layer.Layer<AdaptiveTimeout> => Layer.e
 /** Provides `AdaptiveTimeout` from configuration. */
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<AdaptiveTimeout, Config.ConfigError> =>
   Layer.effect(AdaptiveTimeout, Effect.flatMap(Config.unwrap(options), make))
-
-const timedOut = (millis: number): Effect.Effect<never, TimedOut> =>
-  Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) })))
 
 const check = (name: string, value: number, expected: string, valid: boolean): void => {
   if (!valid) throw new RangeError(`AdaptiveTimeout: ${name} must be ${expected}, got ${value}`)

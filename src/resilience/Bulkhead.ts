@@ -12,8 +12,9 @@
  * | `weights` critical 8, high 4, normal 2, low 1 | `overload` `target` 5 ms, `interval` 100 ms |
  */
 import { Config, Context, Duration, Effect, Layer, Schema } from "effect"
-import { enter, integer, noStatistics, Places, queueRules, type Rules } from "./internal/places.ts"
+import { enter, enterNow, integer, noStatistics, Places, queueRules, type Rules } from "./internal/places.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
+import { type Around, bulkheads } from "./internal/steps.ts"
 import type { Priority } from "./Priority.ts"
 
 /** A compartment with a number of places. */
@@ -144,13 +145,18 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const statistics = noStatistics()
   const places = new Places(rulesOf(options), maxConcurrent, statistics)
   const find = () => places
-  return {
+  const bulkhead: Bulkhead = {
     execute: (self) => enter(self, find, find),
     resize: (to) => Effect.sync(() => places.resize(integer("Bulkhead", "maxConcurrent", 1, to))),
     state: Effect.sync(() => stateOf(places)),
     queueDelay: Effect.withFiberSucceed((fiber) => Duration.millis(places.delayMillis(fiber))),
     statistics: Effect.sync(() => ({ ...statistics }))
   }
+  const around: Around = (inner) => (self, fiber) =>
+    // The type of a step leaves out what it adds.
+    (places.refusalAtOnce(undefined) ?? enterNow(self, fiber, find, undefined, inner)) as typeof self
+  bulkheads.set(bulkhead, around)
+  return bulkhead
 })
 
 /** Creates a bulkhead with a compartment per key. Options that make no sense are a defect, not an error. */

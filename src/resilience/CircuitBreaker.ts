@@ -50,6 +50,7 @@ import {
 import * as EffectCircuitBreaker from "./internal/effectCircuitBreaker.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
+import { type Around, breakers, type Step, theCall, through } from "./internal/steps.ts"
 import * as RetryAfter from "./RetryAfter.ts"
 
 /** Circuits by key. */
@@ -432,32 +433,35 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       )
     }
 
+    const executeNow = <A, E, R>(
+      self: Effect.Effect<A, E, R>,
+      fiber: AnyFiber,
+      key: string,
+      classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined,
+      inner: Step
+    ): Effect.Effect<A, E | CircuitOpen, R> => {
+      if (mode === "disabled") return inner(self, fiber)
+      const circuit = circuits.get(key)
+      // Being admitted by a closed circuit takes nothing, so nothing can be lost before the handler is in place.
+      if (circuit.phase === "Closed" || mode === "metrics-only") {
+        const generation = circuit.generation
+        const startedAt = startOf(circuit, fiber)
+        return Effect.onExitPrimitive(inner(self, fiber), (exit) =>
+          record(circuit, generation, startedAt, exit, fiber, classifyCall)
+        )
+      }
+      if (circuit.phase === "Open") {
+        const millis = circuit.more.openUntil - nowMillisUnsafe(fiber)
+        if (millis > 0) return refuse(circuit, millis)
+      }
+      return probe(through(inner, self), circuit, fiber, classifyCall)
+    }
+
     const execute =
       <A, E>(call: { readonly key: string; readonly classify?: ((exit: Exit.Exit<A, E>) => Outcome) | undefined }) =>
       <R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | CircuitOpen, R> => {
         const { classify: classifyCall, key } = call
-        return Effect.withFiber((fiber) => {
-          if (mode === "disabled") return self
-          const circuit = circuits.get(key)
-          // Being admitted by a closed circuit takes nothing, so nothing can be lost before the handler is in place.
-          if (circuit.phase === "Closed" || mode === "metrics-only") {
-            const generation = circuit.generation
-            if (circuit.rules.slowAfterMillis === Infinity) {
-              return Effect.onExitPrimitive(self, (exit) =>
-                record(circuit, generation, notTimed, exit, fiber, classifyCall)
-              )
-            }
-            const startedAt = nowMillisUnsafe(fiber)
-            return Effect.onExitPrimitive(self, (exit) =>
-              record(circuit, generation, startedAt, exit, fiber, classifyCall)
-            )
-          }
-          if (circuit.phase === "Open") {
-            const millis = circuit.more.openUntil - nowMillisUnsafe(fiber)
-            if (millis > 0) return refuse(circuit, millis)
-          }
-          return probe(self, circuit, fiber, classifyCall)
-        })
+        return Effect.withFiber((fiber) => executeNow(self, fiber, key, classifyCall, theCall))
       }
 
     const checkUnsafe = (key: string, fiber: AnyFiber): Effect.Effect<never, CircuitOpen> | undefined => {
@@ -467,7 +471,7 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       return wait >= 0 ? refuse(circuit, wait) : undefined
     }
 
-    return {
+    const breaker: CircuitBreaker = {
       execute,
       check: (key) => Effect.withFiber((fiber) => checkUnsafe(key, fiber) ?? Effect.void),
       checkUnsafe,
@@ -547,6 +551,14 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
           mode = to
         })
     }
+    const around =
+      (key: string): Around =>
+      (inner) =>
+      (self, fiber) =>
+        // The type of a step leaves out what it adds.
+        executeNow(self, fiber, key, undefined, inner) as typeof self
+    breakers.set(breaker, around)
+    return breaker
   })
 
 /**

@@ -21,10 +21,12 @@ import { type CircuitBreaker, CircuitOpen } from "./CircuitBreaker.ts"
 import * as Deadline from "./Deadline.ts"
 import type { Fallback } from "./Fallback.ts"
 import type { Hedge } from "./Hedge.ts"
+import { type Around, aroundOf, breakers, bulkheads, retries, theCall, through } from "./internal/steps.ts"
+import { timingOut } from "./internal/timedOut.ts"
 import type { Overloaded } from "./LoadShed.ts"
 import type { RateLimited } from "./RateLimiter.ts"
 import type { Ends, Retry } from "./Retry.ts"
-import * as Timeout from "./Timeout.ts"
+import type * as Timeout from "./Timeout.ts"
 
 /** A way to make calls, which adds the errors `E`. It can be used for calls that fail with `Accepts` and needs `R`. */
 export interface Policy<out E = never, in Accepts = unknown, out R = never> {
@@ -259,21 +261,18 @@ export function make<
 export function make(options: AnyOptions): AnyPolicy {
   const { adaptiveThrottle, bulkhead, circuit = "default", circuitBreaker, hedge, rateLimiter, retry } = options
   const deadline = positive("deadline", options.deadline)
-  const parts: Array<Part> = []
-  if (deadline !== undefined) parts.push(Deadline.within(deadline))
-  const retried =
-    retry === undefined || circuitBreaker === undefined || deadline !== undefined
-      ? retry?.execute
-      : retryWhileClosed(retry)
+  const parts: Array<Around> = []
+  if (deadline !== undefined) parts.push(around(Deadline.within(deadline)))
+  const ends = circuitBreaker === undefined || deadline !== undefined ? undefined : endsRetries
   if (bulkhead !== undefined) {
-    if (circuitBreaker !== undefined) parts.push(unlessRefused(circuitBreaker, circuit, retried))
-    parts.push(bulkhead.execute)
+    if (circuitBreaker !== undefined) parts.push(unlessRefused(circuitBreaker, circuit, retry, ends))
+    parts.push(admitting(bulkhead))
   }
-  if (retried !== undefined) parts.push(retried)
-  if (hedge !== undefined) parts.push(hedge.execute)
-  if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
-  if (adaptiveThrottle !== undefined) parts.push(adaptiveThrottle.execute)
-  if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
+  if (retry !== undefined) parts.push(retrying(retry, ends))
+  if (hedge !== undefined) parts.push(around(hedge.execute))
+  if (circuitBreaker !== undefined) parts.push(breaking(circuitBreaker, circuit))
+  if (adaptiveThrottle !== undefined) parts.push(around(adaptiveThrottle.execute))
+  if (rateLimiter !== undefined) parts.push(around(rateLimiter.execute))
   if (options.timeout !== undefined) parts.push(timed(options.timeout))
   return compose(options, parts)
 }
@@ -358,15 +357,15 @@ export function makeFacade<
 export function makeFacade(options: AnyOptions): AnyPolicy {
   const { adaptiveThrottle, bulkhead, circuit = "default", circuitBreaker, hedge, rateLimiter, retry } = options
   const deadline = positive("deadline", options.deadline)
-  const parts: Array<Part> = []
-  if (deadline !== undefined) parts.push(Deadline.within(deadline))
-  if (circuitBreaker !== undefined) parts.push(circuitBreaker.execute({ key: circuit }))
-  if (bulkhead !== undefined) parts.push(bulkhead.execute)
+  const parts: Array<Around> = []
+  if (deadline !== undefined) parts.push(around(Deadline.within(deadline)))
+  if (circuitBreaker !== undefined) parts.push(breaking(circuitBreaker, circuit))
+  if (bulkhead !== undefined) parts.push(admitting(bulkhead))
   if (options.timeout !== undefined) parts.push(timed(options.timeout))
-  if (retry !== undefined) parts.push(retry.execute)
-  if (hedge !== undefined) parts.push(hedge.execute)
-  if (adaptiveThrottle !== undefined) parts.push(adaptiveThrottle.execute)
-  if (rateLimiter !== undefined) parts.push(rateLimiter.execute)
+  if (retry !== undefined) parts.push(retrying(retry, undefined))
+  if (hedge !== undefined) parts.push(around(hedge.execute))
+  if (adaptiveThrottle !== undefined) parts.push(around(adaptiveThrottle.execute))
+  if (rateLimiter !== undefined) parts.push(around(rateLimiter.execute))
   return compose(options, parts)
 }
 
@@ -393,8 +392,9 @@ type AnyPolicy =
   | CachedPolicy<Key, unknown, unknown, unknown>
 
 // Puts parts around calls, from the outside in: each is applied to what the ones after it have made of the call.
-const compose = ({ cache, fallback }: AnyOptions, parts: ReadonlyArray<Part>): AnyPolicy => {
-  const run: Part = (self) => parts.reduceRight((inner, part) => part(inner), self)
+const compose = ({ cache, fallback }: AnyOptions, parts: ReadonlyArray<Around>): AnyPolicy => {
+  const step = parts.reduceRight((inner, part) => part(inner), theCall)
+  const run: Part = (self) => through(step, self)
   const answered = (self: Effect.Effect<unknown, unknown, unknown>) => fallback?.execute(self) ?? self
 
   if (cache === undefined) {
@@ -409,36 +409,52 @@ const compose = ({ cache, fallback }: AnyOptions, parts: ReadonlyArray<Part>): A
   }
 }
 
+// What puts a part around a step: a part of this package costs less than its `execute` does.
+const around = (execute: Part): Around => aroundOf(execute as Parameters<typeof aroundOf>[0])
+
+const admitting = (bulkhead: Admission): Around => bulkheads.get(bulkhead) ?? around(bulkhead.execute)
+
+const retrying = (retry: Retry<unknown, unknown>, ends: Ends | undefined): Around =>
+  retries.get(retry)?.(ends) ?? around(ends === undefined ? retry.execute : (self) => retry.executeUnless(self, ends))
+
+const breaking = (breaker: CircuitBreaker, circuit: string): Around =>
+  breakers.get(breaker)?.(circuit) ?? around(breaker.execute({ key: circuit }))
+
 // Whoever would retry the refusal does so here, where no place is taken meanwhile.
 const unlessRefused =
-  (breaker: CircuitBreaker, circuit: string, retried: Part | undefined): Part =>
-  (self) =>
-    Effect.withFiber((fiber) => {
+  (
+    breaker: CircuitBreaker,
+    circuit: string,
+    retry: Retry<unknown, unknown> | undefined,
+    ends: Ends | undefined
+  ): Around =>
+  (inner) => {
+    const retried = retry === undefined ? undefined : retrying(retry, ends)(theCall)
+    return (self, fiber) => {
       const refusal = breaker.checkUnsafe(circuit, fiber)
-      if (refusal === undefined) return self
-      if (retried === undefined) return refusal
+      if (refusal === undefined) return inner(self, fiber)
+      // The type of a step leaves out what it adds.
+      const refused = refusal as Effect.Effect<never, never>
+      if (retried === undefined) return refused
       let again = false
-      const first = Effect.suspend(() => {
-        if (again) return breaker.check(circuit)
+      const first = Effect.suspend((): Effect.Effect<void> => {
+        if (again) return breaker.check(circuit) as Effect.Effect<void>
         again = true
-        return refusal
+        return refused
       })
-      return Effect.flatMap(retried(first), () => self)
-    })
+      return Effect.flatMap(retried(first, fiber), () => through(inner, self))
+    }
+  }
 
 // Without a deadline nobody has said how long to wait for a circuit, so its refusal ends the retries.
-const retryWhileClosed =
-  (retry: Retry<unknown, unknown>): Part =>
-  (self) =>
-    retry.executeUnless(self, endsRetries)
-
 const endsRetries: Ends = (error, fiber) =>
   error instanceof CircuitOpen && Deadline.remainingMillisUnsafe(fiber) === Infinity
 
-const timed = (timeout: Duration.Input | Timer): Part => {
-  if (typeof timeout === "object" && "execute" in timeout) return timeout.execute
+const timed = (timeout: Duration.Input | Timer): Around => {
+  if (typeof timeout === "object" && "execute" in timeout) return around(timeout.execute)
   const after = positive("timeout", timeout)
-  return after === undefined ? (self) => self : Timeout.timeout(after)
+  const millis = after === undefined ? Infinity : Duration.toMillis(after)
+  return millis === Infinity ? (inner) => inner : timingOut(millis)
 }
 
 const positive = (name: string, value: Duration.Input | undefined): Duration.Duration | undefined => {

@@ -15,6 +15,7 @@ import { remainingMillisUnsafe } from "./Deadline.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
 import { isRefusal } from "./internal/refusal.ts"
+import { type Around, retries, type Step, theCall, through } from "./internal/steps.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
 
@@ -94,13 +95,27 @@ export const make: {
       executeUnless: (self, ends) => metered(self, options, maxRetryAfter, maxElapsed, budget, budgetKey, ends)
     }
   }
-  const run = <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>, ends: Ends | undefined) => {
-    const onFailure = (cause: Cause.Cause<E1>) => again(self, options, maxRetryAfter, ends, cause)
-    return Effect.withFiber((fiber) =>
-      Effect.catchCause(fiber.getRef(CurrentAttempt) === 1 ? self : asFirst(self), onFailure)
+  const runNow = <A, E1 extends E, R1>(
+    self: Effect.Effect<A, E1, R1>,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    ends: Ends | undefined,
+    inner: Step
+  ) =>
+    Effect.catchCause(
+      fiber.getRef(CurrentAttempt) === 1 ? inner(self, fiber) : asFirst(through(inner, self)),
+      (cause: Cause.Cause<E1>) => again(through(inner, self), options, maxRetryAfter, ends, cause)
     )
-  }
-  return { execute: (self) => run(self, undefined), executeUnless: run }
+  const run = <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>, ends: Ends | undefined) =>
+    Effect.withFiber((fiber) => runNow(self, fiber, ends, theCall))
+  const retry: Retry<E, R> = { execute: (self) => run(self, undefined), executeUnless: run }
+  const around =
+    (ends: Ends | undefined): Around =>
+    (inner) =>
+    <A, E1, R1>(self: Effect.Effect<A, E1, R1>, fiber: Fiber.Fiber<unknown, unknown>) =>
+      // The type of a step leaves out what it accepts and what it needs besides.
+      runNow(self as Effect.Effect<A, E1 & E, R1>, fiber, ends, inner) as Effect.Effect<A, E1 & E, R1>
+  retries.set(retry, around)
+  return retry
 }
 
 /** Retries an effect as the options say. The same as `make(options).execute(self)`, with the error type inferred. */
@@ -347,7 +362,7 @@ const onlyFailure = <E>(cause: Cause.Cause<E>): Cause.Fail<E> | undefined =>
 const invalid = (name: string, expected: string, value: number): RangeError =>
   new RangeError(`Retry: ${name} must be ${expected}, got ${value}`)
 
-type Step<E, R> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], never, unknown, R>
+type ScheduleStep<E, R> = (now: number, input: E) => Pull.Pull<[unknown, Duration.Duration], never, unknown, R>
 
 // Everything that only a failed call needs: its own steps of the schedule, and the loop over the further attempts.
 const again = <A, E, E1 extends E, R, R1>(
@@ -360,7 +375,7 @@ const again = <A, E, E1 extends E, R, R1>(
   endsAt = Infinity
 ): Effect.Effect<A, E1, R | R1> => {
   let attempt = 1
-  let step: Step<E, R> | undefined
+  let step: ScheduleStep<E, R> | undefined
 
   const onFailure = (cause: Cause.Cause<E1>): Effect.Effect<A, E1, R | R1> => {
     const failure = onlyFailure(cause)
@@ -383,7 +398,7 @@ const again = <A, E, E1 extends E, R, R1>(
       : proceed(step, cause, failure.error)
   }
 
-  const proceed = (step: Step<E, R>, cause: Cause.Cause<E1>, error: E1): Effect.Effect<A, E1, R | R1> =>
+  const proceed = (step: ScheduleStep<E, R>, cause: Cause.Cause<E1>, error: E1): Effect.Effect<A, E1, R | R1> =>
     Effect.withFiber((fiber) =>
       Pull.matchEffect(step(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), error), {
         onSuccess: ([, scheduled]) => {

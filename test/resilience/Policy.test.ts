@@ -521,6 +521,39 @@ describe("Policy", () => {
       })
     )
 
+    it.effect.each(["make", "makeFacade"] as const)("treats parts that somebody else made as its own, by %s", (order) =>
+      Effect.gen(function* () {
+        const run = (others: boolean) =>
+          Effect.gen(function* () {
+            const made = {
+              bulkhead: yield* Bulkhead.make({ maxConcurrent: 1 }),
+              circuitBreaker: yield* CircuitBreaker.make({ failures: 2, openFor: "1 second" }),
+              retry
+            }
+            // Copies do all that the originals do, and are not them.
+            const { bulkhead, circuitBreaker, retry: again } = made
+            const used = others
+              ? { bulkhead: { ...bulkhead }, circuitBreaker: { ...circuitBreaker }, retry: { ...again } }
+              : made
+            const options = { ...used, timeout: 100 }
+            const policy = order === "make" ? Policy.make(options) : Policy.makeFacade(options)
+            const seen: Array<unknown> = []
+            for (const attempt of [1, 2, 3, 4]) {
+              const { call, calls } = succeedsAt(attempt)
+              const fiber = yield* Effect.forkChild(Effect.exit(policy.execute(Effect.delay(call, attempt * 30))))
+              yield* TestClock.adjust("1 minute")
+              const exit = yield* Fiber.join(fiber)
+              seen.push([calls.count, Exit.isSuccess(exit) ? exit.value : exit.cause.reasons.map(String)])
+              seen.push(yield* circuitBreaker.state("default"), yield* bulkhead.statistics)
+            }
+            return seen
+          })
+        const [own, theirs] = [yield* run(false), yield* run(true)]
+        assert.isAbove(new Set(own.map((one) => JSON.stringify(one))).size, 6)
+        assert.deepStrictEqual(theirs, own)
+      })
+    )
+
     it.effect("leaves nothing behind when interrupted at any operation", () =>
       Effect.gen(function* () {
         const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })

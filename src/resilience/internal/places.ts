@@ -10,6 +10,7 @@ import { remainingMillisUnsafe } from "../Deadline.ts"
 import * as Priority from "../Priority.ts"
 import { Line, Lines, type Overload, type Waiter } from "./lines.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
+import { type Step, theCall, through } from "./steps.ts"
 import { afterMillisUnsafe, type Cancel } from "./timers.ts"
 
 /** How calls wait, and how they are refused. */
@@ -312,25 +313,32 @@ export const enter = <A, E, E1, R>(
   known: () => Places<E> | undefined,
   line?: Line<Call<E>>
 ): Effect.Effect<A, E | E1, R> =>
-  Effect.suspend(() => {
-    const refusal = known()?.refusalAtOnce(line)
-    if (refusal !== undefined) return refusal
-    let taken: Places<E> | undefined
-    let call: Call<E> | undefined
-    // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
-    return Effect.onExitPrimitive(
-      Effect.withFiber<A, E | E1, R>((fiber) => {
-        const places = find()
-        if (places.take(line)) {
-          taken = places
-          return self
-        }
-        call = new Call<E>(line)
-        return places.admit(call, self, fiber)
-      }),
-      () => (taken === undefined ? call?.leave() : taken.giveBack(line))
-    )
-  })
+  Effect.withFiber((fiber) => known()?.refusalAtOnce(line) ?? enterNow(self, fiber, find, line, theCall))
+
+/** Does so for the fiber that evaluates it, and goes on with the step `inner`. */
+export const enterNow = <A, E, E1, R>(
+  self: Effect.Effect<A, E1, R>,
+  fiber: Fiber.Fiber<unknown, unknown>,
+  find: () => Places<E>,
+  line: Line<Call<E>> | undefined,
+  inner: Step
+): Effect.Effect<A, E | E1, R> => {
+  let taken: Places<E> | undefined
+  let call: Call<E> | undefined
+  // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
+  return Effect.onExitPrimitive(
+    Effect.suspend((): Effect.Effect<A, E | E1, R> => {
+      const places = find()
+      if (places.take(line)) {
+        taken = places
+        return inner(self, fiber)
+      }
+      call = new Call<E>(line)
+      return places.admit(call, through(inner, self), fiber)
+    }),
+    () => (taken === undefined ? call?.leave() : taken.giveBack(line))
+  )
+}
 
 /** An integer of at least `min`, or a `RangeError` that names the module and the option. */
 export const integer = (module: string, name: string, min: number, value: number): number => {
