@@ -7,6 +7,7 @@ export * as HttpCache from "./HttpCache.ts"
 export * as HttpResilience from "./HttpResilience.ts"
 
 // Server: how requests are taken.
+export * as ApiError from "./ApiError.ts"
 export * as ClientAddress from "./ClientAddress.ts"
 export * as Idempotency from "./Idempotency.ts"
 export * as IdempotencyStore from "./IdempotencyStore.ts"
