@@ -10,10 +10,11 @@
  *
  * | defaults | `order` "standard" | `cache.capacity` 1,000 | all others those of the part |
  */
-import { Config, Duration, Effect, Option, Result, Schema, SchemaGetter, SchemaIssue, type Scope } from "effect"
+import { Config, type Duration, Effect, Option, Result, Schema, SchemaIssue, type Scope } from "effect"
 import type { CallOptions, Key } from "./Cache.ts"
 import * as ErrorPattern from "./ErrorPattern.ts"
 import { explain as explainProfile, render as renderExplanation } from "./internal/explain.ts"
+import { fieldIssues, Time } from "./internal/fields.ts"
 import {
   build,
   compose,
@@ -25,24 +26,6 @@ import {
 } from "./internal/profileParts.ts"
 import { leavesOf, toVariable, valueOf } from "./internal/variables.ts"
 
-// First, because the schemas below say it while the module loads.
-const aDuration = 'a duration: milliseconds, or text like "30 seconds"'
-
-/** A time as data: milliseconds, or text like `"30 seconds"`, `"500 millis"`, `"Infinity"`. In code also a `Duration`. */
-const Time = Schema.Union([Schema.Finite, Schema.String, Schema.Duration]).pipe(
-  Schema.decodeTo(Schema.Duration, {
-    decode: SchemaGetter.transformEffect((input: number | string | Duration.Duration) => {
-      // Text that is none is found out by `fromInput`, which the type of its parameter does not say.
-      const duration = Option.getOrUndefined(Duration.fromInput(input as Duration.Input))
-      return duration === undefined
-        ? Effect.fail(new SchemaIssue.InvalidValue({ message: `Expected ${aDuration}` }))
-        : Effect.succeed(duration)
-    }),
-    encode: SchemaGetter.transform((duration: Duration.Duration): number | string | Duration.Duration =>
-      Duration.isFinite(duration) ? Duration.toMillis(duration) : "Infinity"
-    )
-  })
-)
 const time = Schema.optionalKey(Time)
 const number = Schema.optionalKey(Schema.Finite)
 const pattern = Schema.optionalKey(ErrorPattern.Spec)
@@ -413,43 +396,11 @@ export const explain = (profile: Profile): Explanation => explainProfile(profile
 export const render = (explanation: Explanation): string => renderExplanation(explanation)
 
 const decodeProfile = Schema.decodeUnknownResult(Profile, { onExcessProperty: "error", errors: "all" })
-const format = SchemaIssue.makeFormatterStandardSchemaV1()
-
 const decodeResult = (name: string, input: unknown): Result.Result<Profile, InvalidProfile> =>
-  Result.mapError(decodeProfile(input), ({ issue }) => {
-    const { issues } = format(issue)
-    const found = issues.map(({ message, path = [] }) => {
-      const keys = path.map((segment) => (typeof segment === "object" ? segment.key : segment))
-      const field = keys.reduce<string>(
-        (field, key) =>
-          typeof key === "number" ? `${field}[${key}]` : field === "" ? String(key) : `${field}.${String(key)}`,
-        ""
-      )
-      return { field, problem: problemOf(message, keys, input) }
-    })
-    // Of a field with several shapes, what is wrong inside one says more than that it is none of the others.
-    const telling = found.filter(
-      ({ field }) =>
-        !found.some(
-          (other) => field !== "" && (other.field.startsWith(`${field}.`) || other.field.startsWith(`${field}[`))
-        )
-    )
-    return new InvalidProfile({ profile: name, issues: telling })
-  })
-
-// Says it as the modules do: "must be ..., got ...".
-const problemOf = (message: string, keys: ReadonlyArray<PropertyKey>, input: unknown): string => {
-  if (message === "Expected no excess property") return "is no field of a profile"
-  if (message === "Missing key") return "must be given"
-  const [, expected] = /^Expected (.*)$/s.exec(message) ?? []
-  if (expected === undefined) return message
-  const value = keys.reduce<unknown>(
-    (value, key) => (typeof value === "object" && value !== null ? Reflect.get(value, key) : undefined),
-    input
+  Result.mapError(
+    decodeProfile(input),
+    ({ issue }) => new InvalidProfile({ profile: name, issues: fieldIssues(issue, input, "a profile") })
   )
-  const got = JSON.stringify(value) ?? String(value)
-  return `must be ${expected === "Duration" ? aDuration : expected}, got ${got.length > 40 ? `${got.slice(0, 40)}…` : got}`
-}
 
 const configError = ({ message }: InvalidProfile) =>
   new Config.ConfigError(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })))
