@@ -181,6 +181,7 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
   const places = new Places<LimitReached>(
     {
       ...rules,
+      error: "LimitReached",
       refusal: ({ limit, running, waiting }) => withoutStack(() => new LimitReached({ limit, running, waiting }))
     },
     initial,

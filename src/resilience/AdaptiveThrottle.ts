@@ -16,6 +16,7 @@ import { classify as classifyLoad } from "./AdaptiveLimit.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isOverdue } from "./internal/overdue.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
+import { emit } from "./internal/telemetry.ts"
 
 /** What remembers how many calls were accepted. */
 export interface AdaptiveThrottle {
@@ -40,6 +41,8 @@ export type Outcome = "accepted" | "rejected" | "ignored"
 
 /** When calls are refused. */
 export interface Options {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** How many times the accepted calls may be made: at least 1. Lower refuses earlier. Defaults to 2. */
   readonly ratio?: number | undefined
   /** The highest probability to refuse a call: at least 0 and under 1. Defaults to 0.9. */
@@ -93,6 +96,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}): Effect.
         const part = refusing()
         if (part > 0 && fiber.getRef(Random.Random).nextDoubleUnsafe() < part) {
           recent.add(false)
+          emit(() => ({ _tag: "Refused", primitive: "AdaptiveThrottle", name: options.name, error: "Throttled" }))
           return Effect.fail(withoutStack(() => new Throttled({ refusing: part, retryAfter })))
         }
         // Being let through takes nothing: what counts is how the call ends.

@@ -77,6 +77,8 @@ export interface Statistics {
 
 /** How calls wait for a place. */
 export interface QueueOptions {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** Calls allowed to wait for a place. Defaults to 0: never wait. */
   readonly maxQueued?: number | undefined
   /** The longest wait for a place. Defaults to unlimited: a deadline or an interruption ends it. */
@@ -213,6 +215,7 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Bulkhead
 
 const rulesOf = (options: QueueOptions): Rules<BulkheadFull> => ({
   ...queueRules("Bulkhead", options),
+  error: "BulkheadFull",
   refusal: ({ key, running, waiting }) =>
     withoutStack(() => new BulkheadFull(key === undefined ? { running, waiting } : { running, waiting, key }))
 })

@@ -14,6 +14,7 @@ import { Cause, Duration, Effect, Exit, Fiber, Option, Random, Scope } from "eff
 import * as flights from "./internal/flights.ts"
 import { type Demands, type Entry, Kept } from "./internal/kept.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
+import { emit, nameOf } from "./internal/telemetry.ts"
 
 /** Kept results of calls that succeed with `A` or fail with `E`. */
 export interface Cache<K extends Key, A, E = never> {
@@ -150,6 +151,8 @@ export interface Statistics {
  * | `refresh.maxConcurrent` | 16 |
  */
 export interface Options<K extends Key, A, E> {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** Results kept at most: an integer of at least 1. */
   readonly capacity: number
   /**
@@ -296,6 +299,13 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
 
   const stale = (entry: Entry<K, Exit.Exit<A, E>>, staleMillis: number, cause: Cause.Cause<E> | undefined) => {
     counts.stale++
+    emit(() => ({
+      _tag: "AnsweredStale",
+      primitive: "Cache",
+      name: options.name,
+      staleForMillis: staleMillis,
+      error: cause === undefined ? undefined : nameOf(Cause.squash(cause))
+    }))
     if (onStale === undefined) return entry.value
     const hook = (key: K) => onStale(key, { staleFor: Duration.millis(staleMillis), cause })
     return flights.observed(hook, entry.key, entry.value)
@@ -355,6 +365,13 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     counts.refreshes += keys.length
     const watched = Effect.tapCause(work, (cause) => {
       counts.refreshFailures += keys.length
+      emit(() => ({
+        _tag: "RefreshFailed",
+        primitive: "Cache",
+        name: options.name,
+        keys: keys.length,
+        error: nameOf(Cause.squash(cause))
+      }))
       return flights.observed((failed) => onFailure(failed, cause), keys, Effect.void)
     })
     const run = flights.startOwned(shared, fiber, keys, watched, split, millisToLive)

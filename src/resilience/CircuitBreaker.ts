@@ -50,6 +50,7 @@ import {
 import * as EffectCircuitBreaker from "./internal/effectCircuitBreaker.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
+import { emit, shown } from "./internal/telemetry.ts"
 import { type Around, breakers, type Step, theCall, through } from "./internal/steps.ts"
 import * as RetryAfter from "./RetryAfter.ts"
 
@@ -238,6 +239,8 @@ export interface Settings extends TripRule {
 
 /** The settings of the circuits, and how many there are. */
 export interface Options extends Settings {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /**
    * Settings of a key that are different, read when its circuit is created. Trip rules replace the breaker's as a whole.
    * Return the same object for keys with the same settings. Defaults to none.
@@ -277,6 +280,15 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
     const readers = new Set<Queue.Queue<Transition>>()
     const publish = (transition: Transition) => {
       for (const reader of readers) Queue.offerUnsafe(reader, transition)
+      emit(() => ({
+        _tag: "CircuitChanged",
+        primitive: "CircuitBreaker",
+        name: options.name,
+        key: shown(transition.key),
+        from: transition.from,
+        to: transition.to,
+        retryAfterMillis: "retryAfter" in transition ? Duration.toMillis(transition.retryAfter) : undefined
+      }))
     }
 
     const move = (circuit: Circuit, to: State["_tag"]) => {
@@ -294,11 +306,9 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       more.openedFor = millis
       more.openUntil = at + millis
       move(circuit, "Open")
-      if (readers.size > 0) {
-        const { failures, key } = circuit
-        const retryAfter = Duration.millis(Math.max(0, more.openUntil - now))
-        publish({ key, from, to: "Open", failures, retryAfter, openings: more.openings })
-      }
+      const { failures, key } = circuit
+      const retryAfter = Duration.millis(Math.max(0, more.openUntil - now))
+      publish({ key, from, to: "Open", failures, retryAfter, openings: more.openings })
     }
 
     const trip = (circuit: Circuit, hint: number, fiber: AnyFiber) => {
@@ -332,6 +342,14 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
     const refuse = (circuit: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
       totals.refused++
       circuit.more.refused++
+      emit(() => ({
+        _tag: "Refused",
+        primitive: "CircuitBreaker",
+        name: options.name,
+        key: shown(circuit.key),
+        error: "CircuitOpen",
+        retryAfterMillis: Math.ceil(millis)
+      }))
       return refusal(circuit, millis)
     }
 

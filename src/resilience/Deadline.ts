@@ -13,6 +13,7 @@ import { Context, Duration, Effect, type Fiber, Function, Schema } from "effect"
 import { interruptAfter } from "./internal/interruptAfter.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
+import { emit } from "./internal/telemetry.ts"
 
 /** The work could not end before its deadline. */
 export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("DeadlineExceeded", {
@@ -77,4 +78,11 @@ const EndsAt = Context.Reference<number>("effect-resilience/Deadline/EndsAt", { 
 const exceededLate = (millis: number) => exceeded(millis, true)
 
 const exceeded = (millis: number, started: boolean): Effect.Effect<never, DeadlineExceeded> =>
-  Effect.fail(withoutStack(() => new DeadlineExceeded({ after: Duration.millis(millis), started })))
+  Effect.suspend(() => {
+    emit(() =>
+      started
+        ? { _tag: "TimedOut", primitive: "Deadline", afterMillis: millis }
+        : { _tag: "Refused", primitive: "Deadline", error: "DeadlineExceeded" }
+    )
+    return Effect.fail(withoutStack(() => new DeadlineExceeded({ after: Duration.millis(millis), started })))
+  })

@@ -11,6 +11,7 @@
  */
 import { Cause, Effect, Option } from "effect"
 import { notified } from "./internal/notified.ts"
+import { emit, nameOf } from "./internal/telemetry.ts"
 
 /**
  * Another way to answer: with an `A`, in place of the errors that `Handled` includes. It adds the errors `E` and can be
@@ -193,5 +194,7 @@ const told = <Seen, A, E, R, R2>(
   onFallback: ((failed: Failed<Seen>) => Effect.Effect<unknown, never, R2>) | undefined,
   error: Seen,
   answer: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R | R2> =>
-  onFallback === undefined ? answer : Effect.andThen(notified("onFallback", onFallback, { error }), answer)
+): Effect.Effect<A, E, R | R2> => {
+  emit(() => ({ _tag: "FellBack", primitive: "Fallback", error: nameOf(error) }))
+  return onFallback === undefined ? answer : Effect.andThen(notified("onFallback", onFallback, { error }), answer)
+}

@@ -18,6 +18,7 @@ import { Latencies } from "./internal/latencies.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
 import { isRefusal } from "./internal/refusal.ts"
+import { emit, nameOf } from "./internal/telemetry.ts"
 import { fromError } from "./RetryAfter.ts"
 import * as RetryBudget from "./RetryBudget.ts"
 
@@ -50,6 +51,8 @@ export type Started<E> =
 
 /** When further attempts start, and how many. */
 export interface Options<E, R = never> {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /**
    * How long the newest attempt has before the next one starts: zero starts all at once, "Infinity" only after failures.
    * With a `percentile` it holds until `minSamples` were measured.
@@ -253,6 +256,16 @@ class Race<A, E, R> {
     this.timer?.interruptUnsafe()
     this.timer = undefined
     this.shared.counts.hedges++
+    emit(
+      () => ({
+        _tag: "Hedged",
+        primitive: "Hedge",
+        name: this.shared.options.name,
+        hedge,
+        error: started._tag === "Failed" ? nameOf(started.error) : undefined
+      }),
+      this.parent
+    )
     const work =
       onHedge === undefined
         ? this.work

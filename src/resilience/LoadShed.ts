@@ -14,6 +14,7 @@
 import { Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema, type Scope } from "effect"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
+import { emit } from "./internal/telemetry.ts"
 import * as Priority from "./Priority.ts"
 
 /** What keeps the load bearable. */
@@ -51,6 +52,8 @@ export interface Threshold {
 
 /** What is measured, and what follows from it. */
 export interface Options {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** The measures of the load, by a name to know them by. */
   readonly signals: Readonly<Record<string, Signal>>
   /** The loads at which each priority is refused. Defaults to the table above. */
@@ -140,6 +143,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
       return self
     }
     counts[priority].refused++
+    emit(() => ({ _tag: "Refused", primitive: "LoadShed", name: options.name, error: "Overloaded", priority }))
     return refuse(priority, fiber)
   }
 

@@ -376,15 +376,19 @@ export const config = (name: string, options: ConfigOptions = {}): Config.Config
   })
 }
 
-/** Makes the policy of a profile, with parts of its own. When the scope closes, refreshes of its cache end. */
+/**
+ * Makes the policy of a profile, with parts of its own. When the scope closes, refreshes of its cache end. With a name, its
+ * parts are shown as metrics, and their events carry it (`Telemetry`).
+ */
 export const toPolicy = Effect.fnUntraced(function* (
-  profile: Profile
+  profile: Profile,
+  name?: string
 ): Effect.fn.Return<ProfilePolicy, never, Scope.Scope> {
   const specs = specsOf(profile)
   let parts: Parts = {}
-  for (const name of partNames) {
-    const part = yield* build(name, specs, parts)
-    if (part !== undefined) parts = { ...parts, [name]: part }
+  for (const partName of partNames) {
+    const part = yield* build(partName, specs, parts, name)
+    if (part !== undefined) parts = { ...parts, [partName]: part }
   }
   return { execute: compose(profile.order, parts), parts }
 })

@@ -405,7 +405,7 @@ const regenerate = Effect.fnUntraced(function* (
     let slot = old
     if (slot === undefined || slot.written.fixed !== now.fixed) {
       const scope = yield* Scope.make()
-      slot = { part: yield* Scope.provide(build(part, specs, parts), scope), written: now, scope, users: 0 }
+      slot = { part: yield* Scope.provide(build(part, specs, parts, name), scope), written: now, scope, users: 0 }
       replaced.push(part)
     } else if (slot.written.all !== now.all) {
       adjusted.push(part)

@@ -152,6 +152,8 @@ export type Limit = TokenBucket | Gcra | FixedWindow | SlidingWindow | SlidingWi
 
 /** How calls wait for their turn, and what becomes of a complaint. */
 export interface WaitOptions {
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** The longest wait for a turn. Defaults to 30 seconds. */
   readonly maxWait?: Duration.Input | undefined
   /** Calls and reservations allowed to wait. Defaults to 1,000. */

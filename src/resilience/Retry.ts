@@ -15,6 +15,7 @@ import { remainingMillisUnsafe } from "./Deadline.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
 import { isRefusal } from "./internal/refusal.ts"
+import { emit, nameOf } from "./internal/telemetry.ts"
 import { type Around, retries, type Step, theCall, through } from "./internal/steps.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
@@ -62,6 +63,8 @@ export interface Options<E, R = never> {
    * comes through at once. Defaults to unlimited.
    */
   readonly budget?: RetryBudget | undefined
+  /** What `Telemetry` calls it by. Defaults to none. */
+  readonly name?: string | undefined
   /** The key of the budget's account. Defaults to "default". */
   readonly budgetKey?: string | undefined
   /** Runs before each wait, to log or count. Should it die, that is logged and the call goes on. Defaults to nothing. */
@@ -416,6 +419,14 @@ const again = <A, E, E1 extends E, R, R1>(
           }
           // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
           const delay = Duration.millis(Math.ceil(millis))
+          emit(() => ({
+            _tag: "Retried",
+            primitive: "Retry",
+            name: options.name,
+            attempt,
+            error: nameOf(error),
+            delayMillis: Math.ceil(millis)
+          }))
           const wait = Effect.flatMap(Effect.sleep(delay), () => {
             attempt++
             return Effect.catchCause(Effect.provideService(self, CurrentAttempt, attempt), onFailure)

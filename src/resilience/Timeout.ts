@@ -14,6 +14,7 @@
 import { Duration, Effect, Function, Schema } from "effect"
 import { interruptAfter, type Watch } from "./internal/interruptAfter.ts"
 import { withoutStack } from "./internal/refusal.ts"
+import { emit } from "./internal/telemetry.ts"
 
 /** A timeout that leaves work behind which does not end when it is interrupted. */
 export interface Leaving {
@@ -101,7 +102,10 @@ export const makeLeaving = (options: LeavingOptions): Effect.Effect<Leaving> =>
   })
 
 const timedOut = (millis: number): Effect.Effect<never, TimedOut> =>
-  Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) }))))
+  Effect.suspend(() => {
+    emit(() => ({ _tag: "TimedOut", primitive: "Timeout", afterMillis: millis }))
+    return Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) })))
+  })
 
 // Most calls bring the same text as the one before, and to read it would cost more than all the rest.
 let lastText = ""

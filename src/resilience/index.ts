@@ -37,5 +37,8 @@ export * as Profile from "./Profile.ts"
 export * as Providers from "./Providers.ts"
 export * as ResilienceFacade from "./ResilienceFacade.ts"
 
+// Observation: what they do, as metrics, events, log lines and spans.
+export * as Telemetry from "./Telemetry.ts"
+
 // Experiment: what happens when something goes wrong.
 export * as Chaos from "./Chaos.ts"

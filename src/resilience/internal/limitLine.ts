@@ -10,6 +10,7 @@ import { remainingMillisUnsafe } from "../Deadline.ts"
 import type { RateLimited, Reservation, State } from "../RateLimiter.ts"
 import type { Meter, Numbers } from "./meter.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
+import { emit } from "./telemetry.ts"
 import { type Links, Waiters } from "./waiters.ts"
 
 /**
@@ -44,6 +45,7 @@ export class Rules {
   readonly maxWaitMillis: number
   readonly maxQueued: number
   private readonly refusal: Refusal
+  private readonly name: string | undefined
   // Within a millisecond all refusals of the same cost are the same: in an overload there may be hundreds of them.
   private refused: Effect.Effect<never, RateLimited> | undefined = undefined
   private refusedFor = 0
@@ -51,7 +53,14 @@ export class Rules {
   private refusedWaiting = 0
   private refusedKey: string | undefined = undefined
 
-  constructor(clock: SteadyClock, maxWaitMillis: number, maxQueued: number, refusal: Refusal) {
+  constructor(
+    clock: SteadyClock,
+    maxWaitMillis: number,
+    maxQueued: number,
+    refusal: Refusal,
+    name: string | undefined
+  ) {
+    this.name = name
     this.clock = clock
     this.maxWaitMillis = maxWaitMillis
     this.maxQueued = maxQueued
@@ -61,6 +70,13 @@ export class Rules {
   refuse({ key, waiting }: Line, waitMillis: number, cost: number): Effect.Effect<never, RateLimited> {
     // The tokens may be there already for those before it: even then it has to wait for them.
     const millis = Math.max(1, waitMillis)
+    emit(() => ({
+      _tag: "Refused",
+      primitive: key === undefined ? "RateLimiter" : "KeyedRateLimiter",
+      name: this.name,
+      error: "RateLimited",
+      retryAfterMillis: millis
+    }))
     if (
       this.refused !== undefined &&
       this.refusedFor === millis &&

@@ -88,7 +88,7 @@ export const toSettings = (module: string, options: WaitOptions, clock: SteadyCl
   check("adaptive.cooldown", cooldownMillis, ...notNegative(cooldownMillis))
   check("adaptive.maxPause", maxPauseMillis, ...notNegative(maxPauseMillis))
   return {
-    rules: new Rules(clock, maxWait, maxQueued, refusal),
+    rules: new Rules(clock, maxWait, maxQueued, refusal, options.name),
     maxPauseMillis,
     meter: (numbers, now) => makeMeter(numbers, now, { factor, floor, recoverMillis, cooldownMillis })
   }

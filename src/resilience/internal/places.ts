@@ -11,6 +11,7 @@ import * as Priority from "../Priority.ts"
 import { Line, Lines, type Overload, type Waiter } from "./lines.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
 import { type Step, theCall, through } from "./steps.ts"
+import { emit } from "./telemetry.ts"
 import { afterMillisUnsafe, type Cancel } from "./timers.ts"
 
 /** How calls wait, and how they are refused. */
@@ -21,10 +22,16 @@ export interface Rules<E> {
   readonly weights: Readonly<Record<Priority.Priority, number>>
   readonly overload: Overload | undefined
   readonly refusal: (places: Places<E>) => E
+  readonly primitive: "Bulkhead" | "AdaptiveLimit"
+  readonly error: string
+  readonly name: string | undefined
 }
 
 /** Reads the options of a queue. What makes no sense is a `RangeError` that names the module and the option. */
-export const queueRules = (module: string, options: QueueOptions): Omit<Rules<never>, "refusal"> => {
+export const queueRules = (
+  module: "Bulkhead" | "AdaptiveLimit",
+  options: QueueOptions
+): Omit<Rules<never>, "refusal" | "error"> => {
   const { order = "fifo", overload = {}, priorities = "ignored" } = options
   const number = (name: string, value: number, expected: string, valid: boolean): number => {
     if (valid) return value
@@ -42,6 +49,8 @@ export const queueRules = (module: string, options: QueueOptions): Omit<Rules<ne
   number("overload.target", target, "a finite duration over zero", target > 0 && target < Infinity)
   number("overload.interval", interval, "a finite duration over zero", interval > 0 && interval < Infinity)
   return {
+    primitive: module,
+    name: options.name,
     maxQueued: integer(module, "maxQueued", 0, maxQueued),
     maxWaitMillis: number("maxWait", maxWait, "zero or more", maxWait >= 0),
     priorities,
@@ -232,6 +241,7 @@ export class Places<E> {
     call.cancelTimer = afterMillisUnsafe(fiber, maxWaitMillis, () => {
       call.place = "outside"
       this.counts.timedOut++
+      this.tell(fiber)
       this.unqueue(call)
       call.wake(this.refused())
     })
@@ -264,6 +274,7 @@ export class Places<E> {
   private drop(call: Call<E>): void {
     call.place = "outside"
     this.counts.dropped++
+    this.tell(call.fiber)
     this.unqueue(call)
     const refused = this.refused()
     call.fiber?.currentDispatcher.scheduleTask(() => call.wake(refused), 0)
@@ -276,7 +287,13 @@ export class Places<E> {
 
   private refuse(): Effect.Effect<never, E> {
     this.counts.refused++
+    this.tell()
     return this.refused()
+  }
+
+  private tell(fiber?: Fiber.Fiber<unknown, unknown>): void {
+    const { error, name, primitive } = this.rules
+    emit(() => ({ _tag: "Refused", primitive, name, error }), fiber)
   }
 
   private refused(): Effect.Effect<never, E> {

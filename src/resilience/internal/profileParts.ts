@@ -16,6 +16,7 @@ import type { Budget, Profile, RateLimiterSpec, RetrySpec } from "../Profile.ts"
 import * as RateLimiter from "../RateLimiter.ts"
 import * as Retry from "../Retry.ts"
 import * as RetryBudget from "../RetryBudget.ts"
+import * as Telemetry from "../Telemetry.ts"
 import type { TimedOut } from "../Timeout.ts"
 
 /** The errors that the parts of a profile can add. */
@@ -53,11 +54,12 @@ export interface Parts {
 /** The name of a part. */
 export type PartName = keyof Parts
 
-/** How one part is built. `parts` has those that were built before it. */
+/** How one part is built. `parts` has those that were built before it; the name is that of whose part it is. */
 export type Builders = {
   readonly [Name in PartName]-?: (
     spec: NonNullable<Specs[Name]>,
-    parts: Parts
+    parts: Parts,
+    name?: string
   ) => Effect.Effect<NonNullable<Parts[Name]>, never, Scope.Scope>
 }
 
@@ -68,7 +70,7 @@ export const builders: Builders = {
     Duration.isDuration(timeout)
       ? Effect.sync(() => (overZero("Policy", "timeout", timeout), timeout))
       : AdaptiveTimeout.make(timeout),
-  cache: ({ capacity = 1000, failureTimeToLive, refresh, timeToLive, ...others }) =>
+  cache: ({ capacity = 1000, failureTimeToLive, refresh, timeToLive, ...others }, _, name) =>
     Effect.andThen(
       Effect.sync(() => {
         overZero("Cache", "timeToLive", timeToLive)
@@ -77,6 +79,7 @@ export const builders: Builders = {
       }),
       Cache.make<Cache.Key, unknown, unknown>({
         ...others,
+        name,
         capacity,
         timeToLive:
           failureTimeToLive === undefined
@@ -85,31 +88,32 @@ export const builders: Builders = {
         refresh
       })
     ),
-  bulkhead: (options) => Bulkhead.make(options),
-  adaptiveLimit: ({ algorithm = "gradient2", ...others }) =>
-    AdaptiveLimit.make({ ...others, algorithm: { ...others, name: algorithm } }),
+  bulkhead: (options, _, name) => Bulkhead.make({ ...options, name }),
+  adaptiveLimit: ({ algorithm = "gradient2", ...others }, _, name) =>
+    AdaptiveLimit.make({ ...others, name, algorithm: { ...others, name: algorithm } }),
   retryBudget: (spec) => budgetOf(spec),
-  retry: (spec, { retryBudget }) =>
+  retry: (spec, { retryBudget }, name) =>
     Effect.sync(() => {
       const { maxElapsed, maxRetryAfter } = spec
-      const options = { schedule: scheduleOf(spec), maxElapsed, maxRetryAfter, budget: retryBudget }
+      const options = { name, schedule: scheduleOf(spec), maxElapsed, maxRetryAfter, budget: retryBudget }
       return spec.while === undefined
         ? Retry.make(options)
         : Retry.make({ ...options, while: ErrorPattern.fromSpec(spec.while) })
     }),
   hedgeBudget: (spec) => budgetOf(spec),
-  hedge: ({ while: pattern, ...others }, { hedgeBudget }) => {
-    const options = { ...others, budget: hedgeBudget }
+  hedge: ({ while: pattern, ...others }, { hedgeBudget }, name) => {
+    const options = { ...others, name, budget: hedgeBudget }
     return pattern === undefined
       ? Hedge.make(options)
       : Hedge.make({ ...options, while: ErrorPattern.fromSpec(pattern) })
   },
-  circuitBreaker: ({ failure, ignored, openFor, ...others }) =>
+  circuitBreaker: ({ failure, ignored, openFor, ...others }, _, name) =>
     Effect.suspend(() => {
       if (Array.isArray(openFor))
         openFor.forEach((time, index) => overZero("CircuitBreaker", `openFor[${index}]`, time))
       return CircuitBreaker.make({
         ...others,
+        name,
         openFor: openFor === undefined || Duration.isDuration(openFor) ? openFor : Retry.delays(openFor),
         classify:
           failure === undefined && ignored === undefined
@@ -120,10 +124,10 @@ export const builders: Builders = {
               })
       })
     }),
-  adaptiveThrottle: (options) => AdaptiveThrottle.make(options),
-  rateLimiter: (spec) => {
+  adaptiveThrottle: (options, _, name) => AdaptiveThrottle.make({ ...options, name }),
+  rateLimiter: (spec, _, name) => {
     const { adaptive, maxQueued, maxWait } = spec
-    return RateLimiter.make({ ...limitOf(spec), adaptive, maxQueued, maxWait })
+    return RateLimiter.make({ ...limitOf(spec), name, adaptive, maxQueued, maxWait })
   }
 }
 
@@ -137,12 +141,30 @@ export const specsOf = (profile: Profile): Specs => ({
   ...(profile.hedge?.budget !== undefined && { hedgeBudget: profile.hedge.budget })
 })
 
-/** Builds one part, if there is something to make it from. */
-export const build = (name: PartName, specs: Specs, parts: Parts): Effect.Effect<unknown, never, Scope.Scope> => {
-  const spec = specs[name]
+/** Builds one part, if there is something to make it from, and shows it as metrics under the name of its owner. */
+export const build = (
+  part: PartName,
+  specs: Specs,
+  parts: Parts,
+  owner?: string
+): Effect.Effect<unknown, never, Scope.Scope> => {
+  const spec = specs[part]
+  if (spec === undefined) return Effect.undefined
   // The name of a builder is that of its spec, which the type of a lookup by an open name does not say.
-  const builder = builders[name] as (spec: unknown, parts: Parts) => Effect.Effect<unknown, never, Scope.Scope>
-  return spec === undefined ? Effect.undefined : builder(spec, parts)
+  const builder = builders[part] as (
+    spec: unknown,
+    parts: Parts,
+    name: string | undefined
+  ) => Effect.Effect<unknown, never, Scope.Scope>
+  const built = builder(spec, parts, owner)
+  return owner === undefined ? built : Effect.tap(built, (made) => Telemetry.observe(owner, observedOf(part, made)))
+}
+
+const observedOf = (part: PartName, made: unknown): Telemetry.Observed => {
+  if (part === "timeout")
+    return Duration.isDuration(made) ? {} : { adaptiveTimeout: made as AdaptiveTimeout.AdaptiveTimeout }
+  // What pays for hedges would stand under the name of what pays for retries.
+  return part === "hedgeBudget" ? {} : { [part]: made }
 }
 
 /** Makes calls: with a key through the cache as well, if there is one. */

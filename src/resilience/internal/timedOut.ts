@@ -6,10 +6,14 @@ import { TimedOut } from "../Timeout.ts"
 import { interruptAfter } from "./interruptAfter.ts"
 import { withoutStack } from "./refusal.ts"
 import { type Around, through } from "./steps.ts"
+import { emit } from "./telemetry.ts"
 
 /** Fails with `TimedOut`. */
 export const timedOut = (millis: number): Effect.Effect<never, TimedOut> =>
-  Effect.suspend(() => Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) }))))
+  Effect.suspend(() => {
+    emit(() => ({ _tag: "TimedOut", primitive: "Timeout", afterMillis: millis }))
+    return Effect.fail(withoutStack(() => new TimedOut({ after: Duration.millis(millis) })))
+  })
 
 /** Puts a timeout around a step. */
 export const timingOut =
