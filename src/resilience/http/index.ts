@@ -9,6 +9,7 @@ export * as HttpResilience from "./HttpResilience.ts"
 // Server: how requests are taken.
 export * as ApiError from "./ApiError.ts"
 export * as ClientAddress from "./ClientAddress.ts"
+export * as Health from "./Health.ts"
 export * as Idempotency from "./Idempotency.ts"
 export * as IdempotencyStore from "./IdempotencyStore.ts"
 export * as LoadShedding from "./LoadShedding.ts"
