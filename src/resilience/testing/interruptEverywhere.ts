@@ -3,6 +3,10 @@
  *
  * A leak that shows only when an interruption lands between two given operations is found here and nowhere else: the
  * number of operations is finite, so all of them are tried.
+ *
+ * Give `run` a call through the policy under test that answers at once, and let `check` fail when anything is still held:
+ * a permit, a place in a queue, a fiber. Use what is checked again and again, so that a leak of one try adds up. Insist on
+ * the number of operations as well: a call that ends at once without doing anything has none to be interrupted at.
  */
 import { Effect, Fiber, Scheduler } from "effect"
 
