@@ -7,7 +7,7 @@
  *
  * Policies are those of `Upstream`. A line is at most 1 MiB; a stream without a line for 30 seconds is given up.
  */
-import { Context, Deferred, Duration, Effect, Exit, Layer, Option, Result, Schema, Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Option, Result, Schema, Scope, Stream } from "effect"
 import { Batcher, Bulkhead, type CircuitBreaker, Timeout } from "effect-resilience"
 import { type HttpClient, HttpClientRequest } from "effect/http"
 import type { GameBatch } from "./domain/Game.ts"
@@ -195,9 +195,9 @@ export const make = Effect.fnUntraced(function* (
   const games = (query: GamesQuery) =>
     Stream.unwrap(
       Effect.gen(function* () {
-        yield* holdPlace(exports).pipe(
-          Effect.catchTag("BulkheadFull", () => client.unavailable("overloaded", "too many exports are waiting"))
-        )
+        yield* exports
+          .executeScoped(Effect.void)
+          .pipe(Effect.catchTag("BulkheadFull", () => client.unavailable("overloaded", "too many exports are waiting")))
         const answer = yield* upstream.open(yield* keepingOpen(request(query)))
         if (answer.status === 200) return body(answer)
         return yield* answer.status === 404
@@ -244,19 +244,6 @@ const withIdleTimeout =
         )
       )
     )
-
-// Takes a place in a bulkhead for as long as the scope is open.
-const holdPlace = Effect.fnUntraced(function* (bulkhead: Bulkhead.Bulkhead) {
-  const admitted = yield* Deferred.make<void, Bulkhead.BulkheadFull>()
-  const holder = yield* Deferred.succeed(admitted, undefined).pipe(
-    Effect.andThen(Effect.never),
-    bulkhead.execute,
-    Effect.forkScoped({ startImmediately: true })
-  )
-  // Whatever ends the holder ends the wait for it.
-  holder.addObserver((exit) => Deferred.doneUnsafe(admitted, exit))
-  yield* Deferred.await(admitted)
-})
 
 // What an attempt opens stays open as long as the surrounding scope, unless the attempt fails: while another is tried, it
 // holds no connection.

@@ -13,14 +13,26 @@
  * | `vegas`     | `alpha` 3 | `beta` 6 | `probeEvery` 30 | `window` 100 ms |
  * | `gradient2` | `smoothing` 0.2 | `queue` 4 | `longWindow` 600 | `tolerance` 1.5 | `window` 1 s |
  */
-import { type Cause, Config, Context, Duration, Effect, Exit, type Fiber, Layer, Random, Schema } from "effect"
+import {
+  type Cause,
+  Config,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  type Fiber,
+  Layer,
+  Random,
+  Schema,
+  type Scope
+} from "effect"
 import type { QueueOptions, Statistics } from "./Bulkhead.ts"
 import { DeadlineExceeded } from "./Deadline.ts"
 import { Aimd, type Bounds, Gradient2, type Limit, Vegas, Window } from "./internal/concurrency.ts"
 import { Line, Lines } from "./internal/lines.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isOverdue } from "./internal/overdue.ts"
-import { type Call, enter, integer, noStatistics, Places, queueRules } from "./internal/places.ts"
+import { type Call, enter, enterScoped, integer, noStatistics, Places, queueRules } from "./internal/places.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
 import { fromError } from "./RetryAfter.ts"
 import { TimedOut } from "./Timeout.ts"
@@ -29,6 +41,11 @@ import { TimedOut } from "./Timeout.ts"
 export interface Calls {
   /** Runs the effect, waits for a place, or fails with `LimitReached`. */
   readonly execute: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LimitReached, R>
+  /**
+   * Does the same, and after a success keeps the place until the scope closes. What is measured is the effect alone: how
+   * long its answer is used afterwards says nothing about the other side. A failure gives the place back at once.
+   */
+  readonly executeScoped: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LimitReached, R | Scope.Scope>
 }
 
 /** A limit on concurrent calls that adjusts itself. */
@@ -212,18 +229,16 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
     places.resize(whole)
   }
 
+  const measured = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.withFiber((fiber) => {
+      const startedAt = nowMillisUnsafe(fiber)
+      const { running } = places
+      return Effect.onExitPrimitive(self, (exit) => record(startedAt, running, exit, fiber))
+    })
+
   const calls = (line: Line<Call<LimitReached>> | undefined): Calls => ({
-    execute: <A, E, R>(self: Effect.Effect<A, E, R>) =>
-      enter<A, LimitReached, E, R>(
-        Effect.withFiber((fiber) => {
-          const startedAt = nowMillisUnsafe(fiber)
-          const { running } = places
-          return Effect.onExitPrimitive(self, (exit) => record(startedAt, running, exit, fiber))
-        }),
-        find,
-        find,
-        line
-      )
+    execute: (self) => enter(measured(self), find, find, line),
+    executeScoped: (self) => enterScoped(measured(self), find, line)
   })
 
   return {
@@ -232,7 +247,7 @@ export const make = Effect.fnUntraced(function* <const Partition extends string 
       const line = partitions.byName.get(name)
       if (line !== undefined) return calls(line)
       const unknown = Effect.die(new RangeError(`AdaptiveLimit: there is no partition "${name}"`))
-      return { execute: () => unknown }
+      return { execute: () => unknown, executeScoped: () => unknown }
     },
     state: Effect.sync(() => ({
       limit: places.limit,

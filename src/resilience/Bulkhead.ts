@@ -11,8 +11,17 @@
  * | defaults | `maxQueued` 0 | `maxWait` unlimited | `priorities` "ignored" | `order` "fifo" | `maxKeys` 10,000 |
  * | `weights` critical 8, high 4, normal 2, low 1 | `overload` `target` 5 ms, `interval` 100 ms |
  */
-import { Config, Context, Duration, Effect, Layer, Schema } from "effect"
-import { enter, enterNow, integer, noStatistics, Places, queueRules, type Rules } from "./internal/places.ts"
+import { Config, Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
+import {
+  enter,
+  enterNow,
+  enterScoped,
+  integer,
+  noStatistics,
+  Places,
+  queueRules,
+  type Rules
+} from "./internal/places.ts"
 import { refused, withoutStack } from "./internal/refusal.ts"
 import { type Around, bulkheads } from "./internal/steps.ts"
 import type { Priority } from "./Priority.ts"
@@ -21,6 +30,11 @@ import type { Priority } from "./Priority.ts"
 export interface Bulkhead {
   /** Runs the effect in the compartment, waits for a place, or fails with `BulkheadFull`. */
   readonly execute: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
+  /**
+   * Does the same, and after a success keeps the place until the scope closes: for an answer that goes on to use what the
+   * places stand for, as the body of a response does. A failure gives the place back at once.
+   */
+  readonly executeScoped: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R | Scope.Scope>
   /**
    * Changes how many calls may run at the same time. More places go to those who wait at once; with fewer, running calls
    * finish and are not replaced until they are few enough.
@@ -149,6 +163,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const find = () => places
   const bulkhead: Bulkhead = {
     execute: (self) => enter(self, find, find),
+    executeScoped: (self) => enterScoped(self, find),
     resize: (to) => Effect.sync(() => places.resize(integer("Bulkhead", "maxConcurrent", 1, to))),
     state: Effect.sync(() => stateOf(places)),
     queueDelay: Effect.withFiberSucceed((fiber) => Duration.millis(places.delayMillis(fiber))),

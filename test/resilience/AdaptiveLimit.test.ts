@@ -11,6 +11,7 @@ import {
   Fiber,
   Layer,
   Random,
+  Scope,
   Semaphore
 } from "effect"
 import { AdaptiveLimit, Bulkhead, CircuitBreaker, Deadline, Priority, Timeout } from "effect-resilience"
@@ -63,6 +64,35 @@ describe("AdaptiveLimit", () => {
         })
         const { admitted, refused: count } = yield* limit.statistics
         assert.deepStrictEqual([admitted, count], [3, 1])
+      })
+    )
+
+    it.effect("keeps the place of a success until the scope closes, and measures the effect alone", () =>
+      Effect.gen(function* () {
+        const limit = yield* AdaptiveLimit.make({ initialLimit: 1, window: 1, minCalls: 1 })
+        const scope = yield* Scope.make()
+        const held = yield* Effect.sleep(100).pipe(limit.executeScoped, Scope.provide(scope), Effect.forkChild(start))
+        yield* TestClock.adjust(100)
+        yield* Fiber.join(held)
+        yield* TestClock.adjust(5000)
+        assert.strictEqual((yield* limit.state).running, 1)
+        assert.strictEqual((yield* Effect.flip(limit.execute(Effect.void)))._tag, "LimitReached")
+        yield* Scope.close(scope, Exit.void)
+        const { rtt, running } = yield* limit.state
+        assert.deepStrictEqual([running, rtt === undefined ? undefined : Duration.toMillis(rtt)], [0, 100])
+        yield* Effect.scoped(Effect.flip(limit.executeScoped(Effect.fail("no"))))
+        assert.strictEqual((yield* limit.state).running, 0)
+      })
+    )
+
+    it.effect("leaks nothing when interrupted at any operation of executeScoped", () =>
+      Effect.gen(function* () {
+        const limit = yield* AdaptiveLimit.make({ initialLimit: 1, maxQueued: 1 })
+        const held = Effect.scoped(Effect.andThen(limit.executeScoped(Effect.yieldNow), Effect.yieldNow))
+        const empty = Effect.map(limit.state, ({ running, waiting }) =>
+          assert.deepStrictEqual([running, waiting], [0, 0])
+        )
+        assert.isAbove(yield* interruptEverywhere(held, empty), 5)
       })
     )
 

@@ -1,5 +1,18 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Cause, Clock, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Random, Scheduler } from "effect"
+import {
+  Cause,
+  Clock,
+  Config,
+  ConfigProvider,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Random,
+  Scheduler,
+  Scope
+} from "effect"
 import { Bulkhead, Deadline, Priority } from "effect-resilience"
 import { interruptEverywhere } from "effect-resilience/testing"
 import { TestClock } from "effect/testing"
@@ -288,6 +301,53 @@ describe("Bulkhead", () => {
         assert.isAbove(yield* interruptEverywhere(contended, empty), 8)
       })
     )
+  })
+
+  describe("executeScoped", () => {
+    it.effect("keeps the place of a success until the scope closes, and then gives it to the next", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+        const scope = yield* Scope.make()
+        assert.strictEqual(yield* bulkhead.executeScoped(Effect.succeed(1)).pipe(Scope.provide(scope)), 1)
+        assert.deepStrictEqual(yield* bulkhead.state, { maxConcurrent: 1, running: 1, waiting: 0 })
+        const next = yield* Effect.forkChild(Effect.scoped(bulkhead.executeScoped(Effect.succeed(2))), start)
+        assert.strictEqual((yield* bulkhead.state).waiting, 1)
+        const error = yield* Effect.flip(bulkhead.execute(Effect.void))
+        assert.deepStrictEqual([error._tag, error.running, error.waiting], ["BulkheadFull", 1, 1])
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(yield* Fiber.join(next), 2)
+        assert.deepStrictEqual(yield* bulkhead.state, { maxConcurrent: 1, running: 0, waiting: 0 })
+      })
+    )
+
+    it.effect("gives the place of a failure back at once, and of a success when the scope has closed before", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+        const scope = yield* Scope.make()
+        assert.strictEqual(yield* Effect.flip(Scope.provide(bulkhead.executeScoped(Effect.fail("no")), scope)), "no")
+        assert.strictEqual((yield* bulkhead.state).running, 0)
+        yield* Scope.provide(bulkhead.executeScoped(Scope.close(scope, Exit.void)), scope)
+        assert.strictEqual((yield* bulkhead.state).running, 0)
+      })
+    )
+
+    it.effect("leaks nothing when interrupted at any operation, with a free place or after a wait", () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueued: 1 })
+        const empty = Effect.map(bulkhead.state, (state) =>
+          assert.deepStrictEqual(state, { maxConcurrent: 1, running: 0, waiting: 0 })
+        )
+        const held = Effect.scoped(Effect.andThen(bulkhead.executeScoped(Effect.yieldNow), Effect.yieldNow))
+        assert.isAbove(yield* interruptEverywhere(held, empty), 5)
+        const contended = Effect.andThen(Effect.forkChild(bulkhead.execute(Effect.yieldNow), start), held)
+        assert.isAbove(yield* interruptEverywhere(contended, empty), 8)
+      })
+    )
+
+    it("adds BulkheadFull and needs a scope", () => {
+      const held = (bulkhead: Bulkhead.Bulkhead, self: Effect.Effect<number, "E", "R">) => bulkhead.executeScoped(self)
+      expectTypeOf(held).returns.toEqualTypeOf<Effect.Effect<number, "E" | Bulkhead.BulkheadFull, "R" | Scope.Scope>>()
+    })
   })
 
   describe("with priorities", () => {

@@ -4,7 +4,7 @@
  * An uncontended call takes its place and gives it back in one synchronous step each. A freed place goes straight to the
  * next who waits, so that nobody who comes later can take it.
  */
-import { Duration, Effect, type Fiber } from "effect"
+import { Duration, Effect, type Fiber, Scope } from "effect"
 import type { QueueOptions, Statistics } from "../Bulkhead.ts"
 import { remainingMillisUnsafe } from "../Deadline.ts"
 import * as Priority from "../Priority.ts"
@@ -332,16 +332,28 @@ export const enter = <A, E, E1, R>(
 ): Effect.Effect<A, E | E1, R> =>
   Effect.withFiber((fiber) => known()?.refusalAtOnce(line) ?? enterNow(self, fiber, find, line, theCall))
 
-/** Does so for the fiber that evaluates it, and goes on with the step `inner`. */
+/** Does so as well, and after a success keeps the place until the scope closes. */
+export const enterScoped = <A, E, E1, R>(
+  self: Effect.Effect<A, E1, R>,
+  find: () => Places<E>,
+  line?: Line<Call<E>>
+): Effect.Effect<A, E | E1, R | Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) =>
+    Effect.withFiber((fiber) => find().refusalAtOnce(line) ?? enterNow(self, fiber, find, line, theCall, scope))
+  )
+
+/** Does so for the fiber that evaluates it, and goes on with the step `inner`. `scope` is where a success keeps the place. */
 export const enterNow = <A, E, E1, R>(
   self: Effect.Effect<A, E1, R>,
   fiber: Fiber.Fiber<unknown, unknown>,
   find: () => Places<E>,
   line: Line<Call<E>> | undefined,
-  inner: Step
+  inner: Step,
+  scope?: Scope.Scope
 ): Effect.Effect<A, E | E1, R> => {
   let taken: Places<E> | undefined
   let call: Call<E> | undefined
+  const leave = () => (taken === undefined ? call?.leave() : taken.giveBack(line))
   // The place is taken inside the region whose exit handler returns it, so no interruption can part the two.
   return Effect.onExitPrimitive(
     Effect.suspend((): Effect.Effect<A, E | E1, R> => {
@@ -353,7 +365,9 @@ export const enterNow = <A, E, E1, R>(
       call = new Call<E>(line)
       return places.admit(call, through(inner, self), fiber)
     }),
-    () => (taken === undefined ? call?.leave() : taken.giveBack(line))
+    (exit) =>
+      // A scope that has been closed gives it back at once.
+      scope !== undefined && exit._tag === "Success" ? Scope.addFinalizer(scope, Effect.sync(leave)) : leave()
   )
 }
 
