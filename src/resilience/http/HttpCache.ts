@@ -13,7 +13,7 @@
  * through. What is kept is bounded by number and by bytes; the least recently used makes room.
  *
  * | `make` | `capacity` 10,000 URLs | `maxBytes` 64 MiB | `maxBodyBytes` 1 MiB | `credentials` "bypass" |
- * | `staleIfError`, `staleWhileRevalidate` 0 where the response does not say | `maxRefreshes` 16 |
+ * | `timeToLive` by `Last-Modified` | `staleIfError`, `staleWhileRevalidate` 0 where the response does not say | `maxRefreshes` 16 |
  */
 import { Clock, Duration, Effect, Fiber, Option, Pull, type Scope, Stream } from "effect"
 import {
@@ -94,6 +94,11 @@ export interface Options extends SharingOptions {
   readonly capacity?: number | undefined
   /** What all that is kept may weigh, in bytes: an integer of at least 1. Defaults to 64 MiB. */
   readonly maxBytes?: number | undefined
+  /**
+   * How long a response is fresh whose server does not say, if HTTP allows to keep it then (RFC 9111, 4.2.2). Defaults to a
+   * tenth of the time since its `Last-Modified`, a day at most, and 0 without one.
+   */
+  readonly timeToLive?: Duration.Input | undefined
   /** For how long a stale response stands in for an error of the server that does not say. Defaults to 0. */
   readonly staleIfError?: Duration.Input | undefined
   /** For how long a stale response is the answer while it is refreshed, if its server does not say. Defaults to 0. */
@@ -184,7 +189,10 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
   const revalidateMillis = notNegative("staleWhileRevalidate", options.staleWhileRevalidate ?? 0)
   const credentialNames = [...credentialFields, ...(options.credentialHeaders ?? []).map((name) => name.toLowerCase())]
   const separate = options.credentials === "separate"
-  const alwaysSelecting = separate ? credentialNames : []
+  const rules: stored.Rules = {
+    selecting: separate ? credentialNames : [],
+    lifetimeMillis: options.timeToLive === undefined ? undefined : lifetimeOf(options.timeToLive)
+  }
 
   const kept = new Kept<string, ReadonlyArray<stored.Stored>>(capacity, maxBytes)
   const counts = { hits: 0, misses: 0, joined: 0, bypassed: 0, confirmed: 0, stale: 0, refreshes: 0 }
@@ -325,7 +333,7 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
 
         // What is kept is still right: it is as new as the answer that says so.
         const freshen = (asked: stored.Stored, headers: Headers.Headers, times: stored.Times, fiber: AnyFiber) => {
-          const variant = stored.freshened(asked, headers, request.headers, times, alwaysSelecting)
+          const variant = stored.freshened(asked, headers, request.headers, times, rules)
           const isKept = !pending.cut && !variant.directives.noStore && keepVariant(key, variant, request, fiber)
           if (!isKept) forgetVariant(key, request, fiber)
           return { variant, isKept }
@@ -355,7 +363,7 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
             return Effect.as(discard(response, connection, drain), standIn(known, times.at, happened))
           }
           const head = { url: response.url, status, headers }
-          const candidate = stored.stored(head, empty, request.headers, times, alwaysSelecting)
+          const candidate = stored.stored(head, empty, request.headers, times, rules)
           const isStorable =
             keeps &&
             !isStream(headers) &&
@@ -411,7 +419,10 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
             if (stored.isConfirmedBy(known, headers)) freshen(known, headers, times, fiber)
             else forgetVariant(key, request, fiber)
           }
-          const { selecting } = stored.stored({ url, status, headers }, empty, request.headers, times, [])
+          const { selecting } = stored.stored({ url, status, headers }, empty, request.headers, times, {
+            ...rules,
+            selecting: []
+          })
           return Effect.as(freed, whole({ url, status, headers, body: empty, selecting }, happened))
         }
 
@@ -794,6 +805,13 @@ const withStatus = (headers: Headers.Headers, said: string): Headers.Headers => 
 const integerOf = (name: string, value: number, least: number): number => {
   if (Number.isInteger(value) && value >= least) return value
   throw new RangeError(`HttpCache: ${name} must be an integer >= ${least}, got ${value}`)
+}
+
+// An age has no more than 31 bits of seconds (RFC 9111, 1.2.2).
+const lifetimeOf = (input: Duration.Input): number => {
+  const millis = Duration.toMillis(input)
+  if (millis >= 0 && millis <= 2 ** 31 * 1000) return millis
+  throw new RangeError(`HttpCache: timeToLive must be at least 0 and at most 2^31 seconds, got ${millis} ms`)
 }
 
 const notNegative = (name: string, input: Duration.Input): number => {

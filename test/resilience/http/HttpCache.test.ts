@@ -234,6 +234,30 @@ describe("HttpCache", () => {
       })
     )
 
+    it.effect.each([
+      ["does not say", 200, {}, 60_000],
+      ["says when it last changed only", 200, { "last-modified": "Sun, 01 Jan 1950 00:00:00 GMT" }, 60_000],
+      ["says it itself", 200, { "cache-control": "max-age=10" }, 10_000],
+      ["has expired", 200, { expires: "0" }, 0],
+      ["must be asked about", 200, { "cache-control": "no-cache" }, 0],
+      ["must not be kept", 200, { "cache-control": "no-store" }, 0],
+      ["has a status that HTTP does not keep by itself", 403, {}, 0]
+    ] as const)("with a timeToLive, one that %s", ([, code, headers, fresh]) =>
+      Effect.gen(function* () {
+        const server = script({ status: code, headers, body: "a" })
+        const client = (yield* HttpCache.make({ timeToLive: "1 minute" })).transform(server.client)
+        yield* text(client.get(url))
+        if (fresh > 0) {
+          yield* TestClock.adjust(fresh - 1)
+          yield* text(client.get(url))
+          assert.strictEqual(server.seen.length, 1)
+          yield* TestClock.adjust(1)
+        }
+        yield* text(client.get(url))
+        assert.strictEqual(server.seen.length, 2)
+      })
+    )
+
     it.effect("streams a body over maxBodyBytes through, without waiting for its end", () =>
       Effect.gen(function* () {
         const server = script({ headers: minute, body: ["ab", "cd", "ef"], stalls: true })
@@ -525,6 +549,8 @@ describe("HttpCache", () => {
       ["maxBytes", { maxBytes: 0 }],
       ["maxBodyBytes", { maxBodyBytes: -1 }],
       ["maxRefreshes", { maxRefreshes: 1.5 }],
+      ["timeToLive", { timeToLive: -1 }],
+      ["timeToLive", { timeToLive: "Infinity" }],
       ["staleIfError", { staleIfError: -1 }],
       ["staleWhileRevalidate", { staleWhileRevalidate: "-1 seconds" }]
     ] as const)("dies of %s %o", ([name, options]) =>

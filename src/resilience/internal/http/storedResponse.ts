@@ -44,19 +44,27 @@ export interface Head {
   readonly headers: Headers.Headers
 }
 
-/** Makes what is stored of a response. `credentials` are the fields that always select. */
+/** What is decided once for all responses. */
+export interface Rules {
+  /** The fields of a request that always select. */
+  readonly selecting: ReadonlyArray<string>
+  /** How old a response may become whose server does not say. `undefined` estimates it by when it last changed. */
+  readonly lifetimeMillis: number | undefined
+}
+
+/** Makes what is stored of a response. */
 export const stored = (
   head: Head,
   body: Uint8Array,
   requestHeaders: Headers.Headers,
   times: Times,
-  credentials: ReadonlyArray<string>
+  rules: Rules
 ): Stored => {
   const { status, url } = head
   // Who stores a response without a date writes down when it came (RFC 9110, 6.6.1).
   const dateMillis = httpDate(head.headers["date"]) ?? times.receivedMillis
   const directives = cacheControl.ofResponse(head.headers, isUnderstood(status))
-  const names = new Set([...cacheControl.namesOf(head.headers["vary"] ?? ""), ...credentials])
+  const names = new Set([...cacheControl.namesOf(head.headers["vary"] ?? ""), ...rules.selecting])
   return {
     url,
     status,
@@ -67,7 +75,7 @@ export const stored = (
     initialAgeMillis: initialAge(head.headers, dateMillis, times),
     at: times.at,
     dateMillis,
-    lifetimeMillis: lifetime(head, directives, dateMillis)
+    lifetimeMillis: lifetime(head, directives, dateMillis, rules)
   }
 }
 
@@ -107,18 +115,12 @@ export const freshened = (
   headers: Headers.Headers,
   requestHeaders: Headers.Headers,
   times: Times,
-  credentials: ReadonlyArray<string>
+  rules: Rules
 ): Stored => {
   const fields = Headers.removeMany(headers, unchangeable)
   // The age and the date of what was stored say nothing about the answer that confirms it.
   const merged = Headers.merge(Headers.removeMany(known.headers, ["age", "date", "warning"]), fields)
-  return stored(
-    { url: known.url, status: known.status, headers: merged },
-    known.body,
-    requestHeaders,
-    times,
-    credentials
-  )
+  return stored({ url: known.url, status: known.status, headers: merged }, known.body, requestHeaders, times, rules)
 }
 
 /** Whether the fields that a HEAD was answered with are those of what is stored (4.3.5). */
@@ -201,11 +203,13 @@ export const usefulMillis = (known: Stored, graceMillis: number): number => {
   return Math.max(0, lifetimeMillis + grace - initialAgeMillis)
 }
 
-// Of a response without explicit freshness, a tenth of the time since it was last changed (4.2.2), and a day at most.
+// Of a response without explicit freshness, what the rules say, or else a tenth of the time since it was last changed
+// (4.2.2), and a day at most.
 const lifetime = (
   { headers, status }: Head,
   directives: cacheControl.ResponseDirectives,
-  dateMillis: number
+  dateMillis: number,
+  rules: Rules
 ): number => {
   if (directives.maxAgeMillis !== undefined) return directives.maxAgeMillis
   if (headers["expires"] !== undefined) {
@@ -213,8 +217,10 @@ const lifetime = (
     const expires = httpDate(headers["expires"])
     return expires === undefined ? 0 : Math.max(0, expires - dateMillis)
   }
+  if (!(heuristicStatuses.has(status) || directives.isPublic)) return 0
+  if (rules.lifetimeMillis !== undefined) return rules.lifetimeMillis
   const changed = httpDate(headers["last-modified"])
-  if (changed === undefined || !(heuristicStatuses.has(status) || directives.isPublic)) return 0
+  if (changed === undefined) return 0
   return Math.min(86_400_000, Math.max(0, dateMillis - changed) / 10)
 }
 
