@@ -50,8 +50,8 @@ import {
 import * as EffectCircuitBreaker from "./internal/effectCircuitBreaker.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isRefusal, refused, withoutStack } from "./internal/refusal.ts"
-import { emit, shown } from "./internal/telemetry.ts"
-import { type Around, breakers, type Step, theCall, through } from "./internal/steps.ts"
+import { emit, isObserved, shown } from "./internal/telemetry.ts"
+import { type Around, breakers, type Step, theCall, through, into } from "./internal/steps.ts"
 import * as RetryAfter from "./RetryAfter.ts"
 
 /** Circuits by key. */
@@ -342,14 +342,16 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
     const refuse = (circuit: Circuit, millis: number): Effect.Effect<never, CircuitOpen> => {
       totals.refused++
       circuit.more.refused++
-      emit(() => ({
-        _tag: "Refused",
-        primitive: "CircuitBreaker",
-        name: options.name,
-        key: shown(circuit.key),
-        error: "CircuitOpen",
-        retryAfterMillis: Math.ceil(millis)
-      }))
+      if (isObserved()) {
+        emit(() => ({
+          _tag: "Refused",
+          primitive: "CircuitBreaker",
+          name: options.name,
+          key: shown(circuit.key),
+          error: "CircuitOpen",
+          retryAfterMillis: Math.ceil(millis)
+        }))
+      }
       return refusal(circuit, millis)
     }
 
@@ -458,13 +460,13 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
       classifyCall: ((exit: Exit.Exit<A, E>) => Outcome) | undefined,
       inner: Step
     ): Effect.Effect<A, E | CircuitOpen, R> => {
-      if (mode === "disabled") return inner(self, fiber)
+      if (mode === "disabled") return into(inner, self, fiber)
       const circuit = circuits.get(key)
       // Being admitted by a closed circuit takes nothing, so nothing can be lost before the handler is in place.
       if (circuit.phase === "Closed" || mode === "metrics-only") {
         const generation = circuit.generation
         const startedAt = startOf(circuit, fiber)
-        return Effect.onExitPrimitive(inner(self, fiber), (exit) =>
+        return Effect.onExitPrimitive(into(inner, self, fiber), (exit) =>
           record(circuit, generation, startedAt, exit, fiber, classifyCall)
         )
       }

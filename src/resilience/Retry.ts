@@ -16,7 +16,7 @@ import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { notified } from "./internal/notified.ts"
 import { isRefusal } from "./internal/refusal.ts"
 import { emit, nameOf } from "./internal/telemetry.ts"
-import { type Around, retries, type Step, theCall, through } from "./internal/steps.ts"
+import { type Around, retries, type Step, theCall, through, into } from "./internal/steps.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
 
@@ -105,7 +105,7 @@ export const make: {
     inner: Step
   ) =>
     Effect.catchCause(
-      fiber.getRef(CurrentAttempt) === 1 ? inner(self, fiber) : asFirst(through(inner, self)),
+      fiber.getRef(CurrentAttempt) === 1 ? into(inner, self, fiber) : asFirst(through(inner, self)),
       (cause: Cause.Cause<E1>) => again(through(inner, self), options, maxRetryAfter, ends, cause)
     )
   const run = <A, E1 extends E, R1>(self: Effect.Effect<A, E1, R1>, ends: Ends | undefined) =>

@@ -10,7 +10,7 @@ import { remainingMillisUnsafe } from "../Deadline.ts"
 import type { RateLimited, Reservation, State } from "../RateLimiter.ts"
 import type { Meter, Numbers } from "./meter.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
-import { emit } from "./telemetry.ts"
+import { emit, isObserved } from "./telemetry.ts"
 import { type Links, Waiters } from "./waiters.ts"
 
 /**
@@ -70,13 +70,15 @@ export class Rules {
   refuse({ key, waiting }: Line, waitMillis: number, cost: number): Effect.Effect<never, RateLimited> {
     // The tokens may be there already for those before it: even then it has to wait for them.
     const millis = Math.max(1, waitMillis)
-    emit(() => ({
-      _tag: "Refused",
-      primitive: key === undefined ? "RateLimiter" : "KeyedRateLimiter",
-      name: this.name,
-      error: "RateLimited",
-      retryAfterMillis: millis
-    }))
+    if (isObserved()) {
+      emit(() => ({
+        _tag: "Refused",
+        primitive: key === undefined ? "RateLimiter" : "KeyedRateLimiter",
+        name: this.name,
+        error: "RateLimited",
+        retryAfterMillis: millis
+      }))
+    }
     if (
       this.refused !== undefined &&
       this.refusedFor === millis &&

@@ -10,8 +10,8 @@ import { remainingMillisUnsafe } from "../Deadline.ts"
 import * as Priority from "../Priority.ts"
 import { Line, Lines, type Overload, type Waiter } from "./lines.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
-import { type Step, theCall, through } from "./steps.ts"
-import { emit } from "./telemetry.ts"
+import { type Step, theCall, through, into } from "./steps.ts"
+import { emit, isObserved } from "./telemetry.ts"
 import { afterMillisUnsafe, type Cancel } from "./timers.ts"
 
 /** How calls wait, and how they are refused. */
@@ -292,6 +292,7 @@ export class Places<E> {
   }
 
   private tell(fiber?: Fiber.Fiber<unknown, unknown>): void {
+    if (!isObserved(fiber)) return
     const { error, name, primitive } = this.rules
     emit(() => ({ _tag: "Refused", primitive, name, error }), fiber)
   }
@@ -360,7 +361,7 @@ export const enterNow = <A, E, E1, R>(
       const places = find()
       if (places.take(line)) {
         taken = places
-        return inner(self, fiber)
+        return into(inner, self, fiber)
       }
       call = new Call<E>(line)
       return places.admit(call, through(inner, self), fiber)

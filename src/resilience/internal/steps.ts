@@ -21,6 +21,13 @@ export type Around = (inner: Step) => Step
 /** The innermost step: the call itself. */
 export const theCall: Step = (self) => self
 
+/** Goes through a step. A call with nothing inside is the usual one, and need not find that out by a call of its own. */
+export const into = <A, E, R>(
+  inner: Step,
+  self: Effect.Effect<A, E, R>,
+  fiber: Fiber.Fiber<unknown, unknown>
+): Effect.Effect<A, E, R> => (inner === theCall ? self : inner(self, fiber))
+
 /** The call through a step, as an effect that can be evaluated anywhere and again. */
 export const through = <A, E, R>(inner: Step, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   inner === theCall ? self : Effect.withFiber((fiber) => inner(self, fiber))

@@ -32,6 +32,10 @@ export const subscribe = (hub: Hub, read: (event: Event) => void): (() => void) 
   }
 }
 
+/** Whether anybody would see an event: to be asked where even the making of a function is too much. */
+export const isObserved = (of?: Fiber.Fiber<unknown, unknown>): boolean =>
+  reading > 0 || (of ?? Fiber.getCurrent())?.cache.span !== undefined
+
 /** Tells of an event of the fiber that is running, or of the one given. `make` runs only if somebody observes. */
 export const emit = (make: () => Told, of?: Fiber.Fiber<unknown, unknown>): void => {
   const fiber = of ?? Fiber.getCurrent()
