@@ -42,6 +42,7 @@ import {
   startOf,
   stateOf,
   takeOpenTime,
+  tallies,
   toStatistics,
   unseen,
   waitMillis,
@@ -275,10 +276,12 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
     const defaults = toRules(options, classify)
     const circuits = makeCircuits(atLeastOne("maxKeys", options.maxKeys ?? 10_000), rulesByKey(options, defaults))
     const totals = { successes: 0, failures: 0, slow: 0, ignored: 0, refused: 0 }
+    const moves = { Closed: 0, Open: 0, HalfOpen: 0, Isolated: 0 }
     let mode: Mode = options.mode ?? "enabled"
 
     const readers = new Set<Queue.Queue<Transition>>()
     const publish = (transition: Transition) => {
+      moves[transition.to]++
       for (const reader of readers) Queue.offerUnsafe(reader, transition)
       emit(() => ({
         _tag: "CircuitChanged",
@@ -578,6 +581,7 @@ export const make = (options: Options = {}): Effect.Effect<CircuitBreaker> =>
         // The type of a step leaves out what it adds.
         executeNow(self, fiber, key, undefined, inner) as typeof self
     breakers.set(breaker, around)
+    tallies.set(breaker, { calls: totals, moves, count: circuits.count })
     return breaker
   })
 

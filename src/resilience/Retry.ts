@@ -19,6 +19,7 @@ import { emit, nameOf } from "./internal/telemetry.ts"
 import { type Around, retries, type Step, theCall, through, into } from "./internal/steps.ts"
 import { fromError } from "./RetryAfter.ts"
 import type { Account, RetryBudget } from "./RetryBudget.ts"
+import type { RetriesEnded } from "./Telemetry.ts"
 
 /** A way to retry calls that fail with `E`. It holds no state: each call through it steps the schedule from the start. */
 export interface Retry<in E = unknown, out R = never> {
@@ -380,6 +381,19 @@ const again = <A, E, E1 extends E, R, R1>(
   let attempt = 1
   let step: ScheduleStep<E, R> | undefined
 
+  const end = (reason: RetriesEnded["reason"], cause: Cause.Cause<E1>, error: E1): Effect.Effect<never, E1> => {
+    const attempts = attempt
+    emit(() => ({
+      _tag: "RetriesEnded",
+      primitive: "Retry",
+      name: options.name,
+      attempts,
+      error: nameOf(error),
+      reason
+    }))
+    return Effect.failCause(cause)
+  }
+
   const onFailure = (cause: Cause.Cause<E1>): Effect.Effect<A, E1, R | R1> => {
     const failure = onlyFailure(cause)
     if (failure === undefined || (options.while !== undefined && !options.while(failure.error))) {
@@ -387,7 +401,9 @@ const again = <A, E, E1 extends E, R, R1>(
     }
     return ends === undefined
       ? goOn(cause, failure)
-      : Effect.withFiber((fiber) => (ends(failure.error, fiber) ? Effect.failCause(cause) : goOn(cause, failure)))
+      : Effect.withFiber((fiber) =>
+          ends(failure.error, fiber) ? end("circuit", cause, failure.error) : goOn(cause, failure)
+        )
   }
 
   const goOn = (cause: Cause.Cause<E1>, failure: Cause.Fail<E1>): Effect.Effect<A, E1, R | R1> => {
@@ -409,13 +425,12 @@ const again = <A, E, E1 extends E, R, R1>(
           const asked = hint === undefined ? 0 : Duration.toMillis(hint)
           const millis = Math.max(Duration.toMillis(scheduled), asked)
           // Without a deadline the time left is infinite, and only a wait without end is as long.
-          if (asked > maxRetryAfter || millis >= remainingMillisUnsafe(fiber)) {
-            return Effect.failCause(cause)
-          }
-          if (endsAt < Infinity && nowMillisUnsafe(fiber) + millis >= endsAt) return Effect.failCause(cause)
+          if (asked > maxRetryAfter) return end("retry-after", cause, error)
+          if (millis >= remainingMillisUnsafe(fiber)) return end("deadline", cause, error)
+          if (endsAt < Infinity && nowMillisUnsafe(fiber) + millis >= endsAt) return end("max-elapsed", cause, error)
           if (payment !== undefined) {
             payment.price = payment.account.pay(error, fiber)
-            if (payment.price === undefined) return Effect.failCause(cause)
+            if (payment.price === undefined) return end("budget", cause, error)
           }
           // Whole milliseconds: timers cut the fraction off, and would end before the time the error asked for.
           const delay = Duration.millis(Math.ceil(millis))
@@ -436,7 +451,7 @@ const again = <A, E, E1 extends E, R, R1>(
             : Effect.andThen(notified("onRetry", options.onRetry, { attempt, error, delay }), wait)
         },
         onFailure: Effect.failCause,
-        onDone: () => Effect.failCause(cause)
+        onDone: () => end("schedule", cause, error)
       })
     )
 

@@ -6,23 +6,12 @@
  *
  * An event never has the text of an error or a key of a cache or a limit, which may be secret: it has the error's name, and
  * the key of a circuit. What an event is called in a span is `effect_resilience.` and its `_tag`, and each of its fields an
- * attribute, as in `effect_resilience.delay_millis`. `docs/telemetry.md` lists every metric, event and attribute.
+ * attribute, as in `effect_resilience.delay_millis`, but the name of an error is `error.type`. `docs/telemetry.md` lists every
+ * metric, event and attribute.
  *
- * | defaults | readers fall behind by 1,024 events | `layerLog` 100 lines a second | `layerMetrics` 1,000 names |
+ * | defaults | readers fall behind by 1,024 events | `layerLog` 100 lines of a kind a second | `layerMetrics` 1,000 names |
  */
-import {
-  Cause,
-  type Context,
-  Duration,
-  Effect,
-  Exit,
-  Layer,
-  type LogLevel,
-  Metric,
-  Queue,
-  type Scope,
-  Stream
-} from "effect"
+import { Cause, type Context, Duration, Effect, Exit, Layer, LogLevel, Metric, Queue, type Scope, Stream } from "effect"
 import type * as AdaptiveLimit from "./AdaptiveLimit.ts"
 import type * as AdaptiveThrottle from "./AdaptiveThrottle.ts"
 import type * as AdaptiveTimeout from "./AdaptiveTimeout.ts"
@@ -31,9 +20,10 @@ import type * as Bulkhead from "./Bulkhead.ts"
 import type * as Cache from "./Cache.ts"
 import type * as CircuitBreaker from "./CircuitBreaker.ts"
 import type * as Hedge from "./Hedge.ts"
+import { tallies, type Tally } from "./internal/circuits.ts"
 import { nowMillisUnsafe } from "./internal/monotonic.ts"
 import { isRefusal } from "./internal/refusal.ts"
-import { attributesOf, CurrentHub, type Hub as InternalHub, subscribe } from "./internal/telemetry.ts"
+import { attributesOf, CurrentHub, type Hub as InternalHub, shown, subscribe } from "./internal/telemetry.ts"
 import type * as KeyedRateLimiter from "./KeyedRateLimiter.ts"
 import type * as LoadShed from "./LoadShed.ts"
 import type * as RateLimiter from "./RateLimiter.ts"
@@ -123,8 +113,38 @@ export interface RefreshFailed extends Happened {
   readonly error: string
 }
 
+/** The retries of a call have ended, and the error of its last attempt comes through. */
+export interface RetriesEnded extends Happened {
+  readonly _tag: "RetriesEnded"
+  /** The attempts that were made. */
+  readonly attempts: number
+  /** The name of the error. */
+  readonly error: string
+  /**
+   * Why there is no further attempt: the schedule has ended, the error asks for a longer wait than allowed, the next attempt
+   * would come after `maxElapsed` or the deadline, the budget is spent, or the circuit refuses.
+   */
+  readonly reason: "schedule" | "retry-after" | "max-elapsed" | "deadline" | "budget" | "circuit"
+}
+
+/** Events before this one were lost to this reader, which did not keep up. */
+export interface EventsLost extends Happened {
+  readonly _tag: "EventsLost"
+  readonly lost: number
+}
+
 /** What is told. */
-export type Event = CircuitChanged | Refused | TimedOut | Retried | Hedged | FellBack | AnsweredStale | RefreshFailed
+export type Event =
+  | CircuitChanged
+  | Refused
+  | TimedOut
+  | Retried
+  | RetriesEnded
+  | Hedged
+  | FellBack
+  | AnsweredStale
+  | RefreshFailed
+  | EventsLost
 
 /** Where events go. */
 export interface Hub extends InternalHub {}
@@ -135,16 +155,26 @@ export const Hub: Context.Reference<Hub> = CurrentHub
 /** Makes a hub of one's own, for the events of what runs with it: `Effect.provideService(effect, Telemetry.Hub, hub)`. */
 export const makeHub: Effect.Effect<Hub> = Effect.sync(() => ({ readers: new Set() }))
 
-/** The events from now on. A reader that falls behind by 1,024 events misses the oldest. */
+/** The events from now on. A reader that falls behind by 1,024 events misses the oldest, and learns how many from `EventsLost`. */
 export const events: Stream.Stream<Event> = Stream.unwrap(
   Effect.gen(function* () {
     const hub = yield* Hub
-    const queue = yield* Queue.sliding<Event>(1_024)
+    let count = 0
+    const queue = yield* Queue.sliding<readonly [number: number, event: Event]>(1_024)
     yield* Effect.acquireRelease(
-      Effect.sync(() => subscribe(hub, (event) => Queue.offerUnsafe(queue, event))),
+      Effect.sync(() => subscribe(hub, (event) => Queue.offerUnsafe(queue, [count++, event]))),
       (unsubscribe) => Effect.sync(unsubscribe)
     )
-    return Stream.fromQueue(queue)
+    // A gap between the numbers is what was lost.
+    return Stream.mapAccum(
+      Stream.fromQueue(queue),
+      () => 0,
+      (expected: number, [number, event]): readonly [number, ReadonlyArray<Event>] => {
+        if (number === expected) return [number + 1, [event]]
+        const lost = number - expected
+        return [number + 1, [{ _tag: "EventsLost", time: event.time, primitive: "Telemetry", lost }, event]]
+      }
+    )
   })
 )
 
@@ -152,14 +182,17 @@ export const events: Stream.Stream<Event> = Stream.unwrap(
 export interface LogOptions {
   /** The level of an event; `undefined` to leave it out. Defaults to `levelOf`. */
   readonly level?: ((event: Event) => LogLevel.Severity | undefined) | undefined
-  /** Lines in one second at most; how many more there were is said in one line. At least 1. Defaults to 100. */
+  /**
+   * Lines in one second at most for each kind of event, so that many of one kind cannot hide another; how many more there
+   * were is said in one line. Events below the minimum level of the log do not count. At least 1. Defaults to 100.
+   */
   readonly maxPerSecond?: number | undefined
 }
 
 /**
  * The level of an event by default: a circuit that opens is a warning, a change back to normal information, a timeout and a
- * failed refresh are warnings, and what may happen to each of many calls (refusals, retries, hedges, fallbacks, stale
- * answers) is for debugging.
+ * failed refresh are warnings, as are events that were lost, and what may happen to each of many calls (refusals, retries and
+ * their end, hedges, fallbacks, stale answers) is for debugging.
  */
 export const levelOf = (event: Event): LogLevel.Severity => {
   switch (event._tag) {
@@ -167,6 +200,7 @@ export const levelOf = (event: Event): LogLevel.Severity => {
       return event.to === "Open" || event.to === "Isolated" ? "Warn" : "Info"
     case "TimedOut":
     case "RefreshFailed":
+    case "EventsLost":
       return "Warn"
     default:
       return "Debug"
@@ -177,12 +211,18 @@ export const levelOf = (event: Event): LogLevel.Severity => {
 export const layerLog = (options: LogOptions = {}): Layer.Layer<never> => {
   const { level = levelOf, maxPerSecond = 100 } = options
   check("maxPerSecond", maxPerSecond, "a number of at least 1", maxPerSecond >= 1)
-  const window = { startedAt: -Infinity, lines: 0, left: 0 }
+  const windows = new Map<Event["_tag"], { startedAt: number; lines: number; left: number }>()
   const line = Effect.fnUntraced(function* (event: Event) {
     const severity = level(event)
-    if (severity === undefined) return
+    if (severity === undefined || !(yield* LogLevel.isEnabled(severity))) return
+    const window = windows.get(event._tag) ?? { startedAt: -Infinity, lines: 0, left: 0 }
+    windows.set(event._tag, window)
     if (event.time - window.startedAt >= 1_000) {
-      if (window.left > 0) yield* Effect.logWarning(`${window.left} more events were not logged`)
+      if (window.left > 0) {
+        yield* Effect.annotateLogs(Effect.logWarning(`${window.left} more events were not logged`), {
+          event: event._tag
+        })
+      }
       window.startedAt = event.time
       window.lines = window.left = 0
     }
@@ -291,8 +331,9 @@ export const instrument = (options: InstrumentOptions) => {
     description: "How long calls and attempts take",
     boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
   })
+  const label = shown(name)
   const byOutcome = Object.fromEntries(
-    outcomes.map((outcome) => [outcome, Metric.withAttributes(histogram, { name, outcome })])
+    outcomes.map((outcome) => [outcome, Metric.withAttributes(histogram, { name: label, outcome })])
   ) as Record<Outcome, typeof histogram>
   return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
     const measured = Effect.withFiber<A, E, R>((fiber) => {
@@ -331,7 +372,7 @@ interface Series {
 }
 
 const register = (name: string, series: Series, context: Context.Context<never>): Metric.Registration => {
-  const attributes = { name, ...series.labels }
+  const attributes = { name: shown(name), ...series.labels }
   const { description, id } = series
   // Every one of these effects is one synchronous step.
   const value = () => Effect.runSyncWith(context)(series.read)
@@ -385,25 +426,51 @@ const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
   const { hedge, keyedRateLimiter, loadShed, rateLimiter, retryBudget, singleFlight } = observed
 
   if (circuitBreaker !== undefined) {
+    // A breaker of this package tells its numbers without a list of all its circuits, which would be made for each of them.
+    const tally = tallies.get(circuitBreaker)
+    const calls: Effect.Effect<CallCounts> =
+      tally === undefined ? circuitBreaker.totals : Effect.sync(() => tally.calls)
+    const circuits: Effect.Effect<CountOf> =
+      tally === undefined
+        ? Effect.map(circuitBreaker.states, countIn)
+        : Effect.withFiberSucceed((fiber) => {
+            const now = nowMillisUnsafe(fiber)
+            return (tag) => tally.count(tag, now)
+          })
     all.push(
-      ...series("circuit_breaker", circuitBreaker.totals, true, {
+      ...series("circuit_breaker", calls, true, {
         ...byLabel("calls_total", "Calls by how they ended", "outcome", {
-          success: (counts: CircuitBreaker.Statistics) => counts.successes,
-          failure: (counts: CircuitBreaker.Statistics) => counts.failures,
-          ignored: (counts: CircuitBreaker.Statistics) => counts.ignored,
-          refused: (counts: CircuitBreaker.Statistics) => counts.refused
+          success: (counts: CallCounts) => counts.successes,
+          failure: (counts: CallCounts) => counts.failures,
+          ignored: (counts: CallCounts) => counts.ignored,
+          refused: (counts: CallCounts) => counts.refused
         }),
         slow_calls_total: ["Calls that took longer than the breaker allows", ({ slow }) => slow]
       }),
-      ...series("circuit_breaker", circuitBreaker.states, false, {
+      ...series("circuit_breaker", circuits, false, {
         ...byLabel("circuits", "Circuits by their state", "state", {
-          closed: countOf("Closed"),
-          open: countOf("Open"),
-          half_open: countOf("HalfOpen"),
-          isolated: countOf("Isolated")
+          closed: (count: CountOf) => count("Closed"),
+          open: (count: CountOf) => count("Open"),
+          half_open: (count: CountOf) => count("HalfOpen"),
+          isolated: (count: CountOf) => count("Isolated")
         })
       })
     )
+    if (tally !== undefined) {
+      all.push(
+        ...series(
+          "circuit_breaker",
+          Effect.sync(() => tally.moves),
+          true,
+          byLabel("transitions_total", "Changes of state by where they led", "to", {
+            closed: (moves: Tally["moves"]) => moves.Closed,
+            open: (moves: Tally["moves"]) => moves.Open,
+            half_open: (moves: Tally["moves"]) => moves.HalfOpen,
+            isolated: (moves: Tally["moves"]) => moves.Isolated
+          })
+        )
+      )
+    }
   }
   if (bulkhead !== undefined) {
     all.push(
@@ -567,9 +634,13 @@ const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
   return all
 }
 
-const countOf =
-  (tag: CircuitBreaker.State["_tag"]) =>
-  (states: ReadonlyArray<CircuitBreaker.State>): number =>
+type CallCounts = Pick<CircuitBreaker.Statistics, "successes" | "failures" | "ignored" | "refused" | "slow">
+
+type CountOf = (tag: CircuitBreaker.State["_tag"]) => number
+
+const countIn =
+  (states: ReadonlyArray<CircuitBreaker.State>): CountOf =>
+  (tag) =>
     states.reduce((count, { _tag }) => (_tag === tag ? count + 1 : count), 0)
 
 const sentenceOf = (event: Event): string => {
@@ -583,6 +654,10 @@ const sentenceOf = (event: Event): string => {
       return `A call${of} timed out after ${event.afterMillis} ms`
     case "Retried":
       return `Attempt ${event.attempt}${of} failed with ${event.error}, the next is in ${event.delayMillis} ms`
+    case "RetriesEnded":
+      return `The retries${of} ended after ${event.attempts} attempts with ${event.error}: ${event.reason}`
+    case "EventsLost":
+      return `${event.lost} events were lost, because they came too fast to be read`
     case "Hedged":
       return `Hedge ${event.hedge}${of} was begun`
     case "FellBack":

@@ -7,6 +7,7 @@ import {
   Fiber,
   Layer,
   Logger,
+  type LogLevel,
   Metric,
   Random,
   References,
@@ -298,6 +299,7 @@ const metricIds = [
   "resilience_circuit_breaker_circuits{state=isolated}",
   "resilience_circuit_breaker_circuits{state=open}",
   "resilience_circuit_breaker_slow_calls_total",
+  ...["closed", "half_open", "isolated", "open"].map((to) => `resilience_circuit_breaker_transitions_total{to=${to}}`),
   "resilience_hedge_calls_total",
   "resilience_hedge_delay_seconds",
   "resilience_hedge_hedges_total",
@@ -442,11 +444,15 @@ describe("Telemetry", () => {
       apart(
         Effect.gen(function* () {
           const seen: Array<number> = []
+          let lost = 0
           const reading = yield* Effect.forkChild(
             Stream.runForEach(Telemetry.events, (event) =>
               Effect.andThen(
                 Effect.sleep(1),
-                Effect.sync(() => event._tag === "TimedOut" && seen.push(event.afterMillis))
+                Effect.sync(() => {
+                  if (event._tag === "TimedOut") seen.push(event.afterMillis)
+                  if (event._tag === "EventsLost") lost += event.lost
+                })
               )
             ),
             { startImmediately: true }
@@ -456,9 +462,71 @@ describe("Telemetry", () => {
           yield* TestClock.adjust("1 minute")
           yield* Fiber.interrupt(reading)
           assert.isAtMost(seen.length, 2_100)
+          // Whoever reads knows what is missing.
+          assert.isAbove(lost, 0)
+          assert.strictEqual(seen.length + lost, 3_000)
           assert.strictEqual(seen.at(-1), 2_999)
         })
       )
+    )
+
+    const endings: ReadonlyArray<
+      readonly [
+        reason: Telemetry.RetriesEnded["reason"],
+        attempts: number,
+        retried: (call: Effect.Effect<never, Broken>) => Effect.Effect<unknown, unknown>
+      ]
+    > = [
+      ["schedule", 2, Retry.retry({ schedule: Retry.delays([0]) })],
+      ["retry-after", 1, Retry.retry({ schedule: Retry.delays([0]), retryAfter: () => "1 hour" })],
+      ["max-elapsed", 1, Retry.retry({ schedule: Retry.delays(["1 minute"]), maxElapsed: "1 second" })],
+      ["deadline", 1, (call) => call.pipe(Retry.retry({ schedule: Retry.delays(["1 minute"]) }), Deadline.within(100))],
+      [
+        "budget",
+        1,
+        (call) =>
+          Effect.flatMap(RetryBudget.make({ share: 0, minPerSecond: 0 }), (budget) =>
+            call.pipe(Retry.retry({ schedule: Retry.delays([0]), budget }))
+          )
+      ],
+      ["circuit", 1, (call) => Retry.make({ schedule: Retry.delays([0]) }).executeUnless(call, () => true)]
+    ]
+    it.effect.each(endings)("tell that retries have ended, and why: %s", ([reason, attempts, retried]) =>
+      Effect.gen(function* () {
+        const events = yield* eventsOf(retried(broken))
+        const ended = events.filter(({ _tag }) => _tag === "RetriesEnded")
+        assert.deepStrictEqual(ended, [
+          { _tag: "RetriesEnded", primitive: "Retry", name: undefined, attempts, error: "Broken", reason, time: 0 }
+        ])
+      })
+    )
+
+    it.effect("tell no end of retries that an error did not allow, and none of a call that succeeds", () =>
+      Effect.gen(function* () {
+        const schedule = Retry.delays([0])
+        assert.deepStrictEqual(yield* eventsOf(Retry.retry(broken, { schedule, while: () => false })), [])
+        let calls = 0
+        const second = Effect.suspend(() => (++calls === 2 ? Effect.void : broken))
+        const events = yield* eventsOf(Retry.retry(second, { schedule }))
+        assert.deepStrictEqual(
+          events.map(({ _tag }) => _tag),
+          ["Retried"]
+        )
+      })
+    )
+
+    it.effect("have names and keys in one short line", () =>
+      Effect.gen(function* () {
+        const text = `a\nb\u2028${"c".repeat(500)}`
+        const [event] = yield* eventsOf(
+          Effect.flatMap(CircuitBreaker.make({ failures: 1, name: text }), (breaker) =>
+            broken.pipe(breaker.execute({ key: text }))
+          )
+        )
+        const expected = `a\uFFFDb\uFFFD${"c".repeat(123)}…`
+        assert.strictEqual(event?.name, expected)
+        assert.strictEqual(event?._tag === "CircuitChanged" && event.key, expected)
+      })
     )
 
     it.effect("harm no call that is interrupted at any operation while somebody reads", () =>
@@ -492,6 +560,8 @@ describe("Telemetry", () => {
         | "Refused"
         | "TimedOut"
         | "Retried"
+        | "RetriesEnded"
+        | "EventsLost"
         | "Hedged"
         | "FellBack"
         | "AnsweredStale"
@@ -530,7 +600,7 @@ describe("Telemetry", () => {
               {
                 "effect_resilience.primitive": "Retry",
                 "effect_resilience.attempt": 1,
-                "effect_resilience.error": "Broken",
+                "error.type": "Broken",
                 "effect_resilience.delay_millis": 0
               }
             ],
@@ -543,6 +613,15 @@ describe("Telemetry", () => {
                 "effect_resilience.from": "Closed",
                 "effect_resilience.to": "Open",
                 "effect_resilience.retry_after_millis": 60_000
+              }
+            ],
+            [
+              "effect_resilience.RetriesEnded",
+              {
+                "effect_resilience.primitive": "Retry",
+                "effect_resilience.attempts": 2,
+                "error.type": "Broken",
+                "effect_resilience.reason": "schedule"
               }
             ]
           ]
@@ -658,6 +737,51 @@ describe("Telemetry", () => {
       )
     )
 
+    it.effect(
+      "counts circuits and their changes as the breaker itself tells them, and those of another make as well",
+      () =>
+        apart(
+          Effect.gen(function* () {
+            const breaker = yield* CircuitBreaker.make({ failures: 1, openFor: "1 second", maxHalfOpen: "1 second" })
+            // A copy is not what `make` has made.
+            yield* Telemetry.observe("own", { circuitBreaker: breaker })
+            yield* Telemetry.observe("other", { circuitBreaker: { ...breaker } })
+            const moves: Record<string, number> = { Closed: 0, Open: 0, HalfOpen: 0, Isolated: 0 }
+            yield* Effect.forkScoped(
+              Stream.runForEach(breaker.transitions, ({ to }) => Effect.sync(() => (moves[to] = (moves[to] ?? 0) + 1))),
+              { startImmediately: true }
+            )
+            const random = yield* Random.Random
+            const spelled: Record<string, string> = { HalfOpen: "half_open" }
+            for (let at = 0; at < 300; at++) {
+              const dice = random.nextDoubleUnsafe()
+              const key = String(at % 5)
+              if (dice < 0.05) yield* breaker.isolate(key)
+              else if (dice < 0.2) yield* breaker.close(key)
+              else if (dice < 0.5) yield* Effect.exit(broken.pipe(breaker.execute({ key })))
+              else if (dice < 0.8) yield* Effect.exit(breaker.execute({ key })(Effect.void))
+              else yield* TestClock.adjust("600 millis")
+              yield* TestClock.adjust(0)
+              const states = yield* breaker.states
+              const shown = yield* snapshot
+              for (const tag of ["Closed", "Open", "HalfOpen", "Isolated"]) {
+                const state = spelled[tag] ?? tag.toLowerCase()
+                const valuesOf = (id: string) => shown.filter((one) => one.id === id).map(({ value }) => value)
+                const expected = states.filter(({ _tag }) => _tag === tag).length
+                assert.deepStrictEqual(valuesOf(`resilience_circuit_breaker_circuits{state=${state}}`), [
+                  expected,
+                  expected
+                ])
+                assert.deepStrictEqual(valuesOf(`resilience_circuit_breaker_transitions_total{to=${state}}`), [
+                  moves[tag]
+                ])
+              }
+            }
+            for (const times of Object.values(moves)) assert.isAbove(times, 0)
+          }).pipe(Random.withSeed("circuits"))
+        )
+    )
+
     it.effect("shows nothing any more when the scope has closed, and the newer of two with one name", () =>
       apart(
         Effect.gen(function* () {
@@ -713,8 +837,8 @@ describe("Telemetry", () => {
           yield* Effect.exit(broken.pipe(circuitBreaker.execute({ key: "site" })))
           const text = yield* PrometheusMetrics.format()
           assert.include(text, "# TYPE resilience_circuit_breaker_calls_total counter")
-          assert.include(text, 'resilience_circuit_breaker_calls_total{name="si\\"te\\n",outcome="failure"} 1')
-          assert.include(text, 'resilience_circuit_breaker_circuits{name="si\\"te\\n",state="open"} 1')
+          assert.include(text, 'resilience_circuit_breaker_calls_total{name="si\\"te\uFFFD",outcome="failure"} 1')
+          assert.include(text, 'resilience_circuit_breaker_circuits{name="si\\"te\uFFFD",state="open"} 1')
         })
       )
     )
@@ -730,14 +854,22 @@ describe("Telemetry", () => {
           yield* TestClock.adjust(0)
           const shown = (yield* snapshot).map(({ id, name, value }) => `${name} ${id} ${value}`)
           const id = "resilience_events_total{error=Broken,event=Retried,primitive=Retry}"
-          assert.sameMembers(shown, [`a ${id} 1`, `b ${id} 1`, `c ${id} 1`, `other ${id} 2`])
+          const ended = "resilience_events_total{error=Broken,event=RetriesEnded,primitive=Retry}"
+          assert.sameMembers(
+            shown,
+            [id, ended].flatMap((each) => [`a ${each} 1`, `b ${each} 1`, `c ${each} 1`, `other ${each} 2`])
+          )
         })
       )
     )
   })
 
   describe("layerLog", () => {
-    const logged = (options: Telemetry.LogOptions, self: Effect.Effect<unknown, unknown, Scope.Scope>) =>
+    const logged = (
+      options: Telemetry.LogOptions,
+      self: Effect.Effect<unknown, unknown, Scope.Scope>,
+      minimum: LogLevel.LogLevel = "All"
+    ) =>
       apart(
         Effect.gen(function* () {
           const lines: Array<string> = []
@@ -751,7 +883,7 @@ describe("Telemetry", () => {
           yield* TestClock.adjust(0)
           return lines
         })
-      ).pipe(Effect.provideService(References.MinimumLogLevel, "All"))
+      ).pipe(Effect.provideService(References.MinimumLogLevel, minimum))
 
     it.effect("writes each event with its fields, at its level", () =>
       Effect.gen(function* () {
@@ -766,7 +898,7 @@ describe("Telemetry", () => {
         )
         assert.deepStrictEqual(lines, [
           'Warn The circuit "site" of zephyr went from Closed to Open {"event":"CircuitChanged","primitive":"CircuitBreaker","name":"zephyr","key":"site","from":"Closed","to":"Open","retry_after_millis":60000}',
-          'Debug A call of zephyr was refused: CircuitOpen {"event":"Refused","primitive":"CircuitBreaker","name":"zephyr","key":"site","error":"CircuitOpen","retry_after_millis":60000}',
+          'Debug A call of zephyr was refused: CircuitOpen {"event":"Refused","primitive":"CircuitBreaker","name":"zephyr","key":"site","error.type":"CircuitOpen","retry_after_millis":60000}',
           'Info The circuit "site" of zephyr went from Open to Closed {"event":"CircuitChanged","primitive":"CircuitBreaker","name":"zephyr","key":"site","from":"Open","to":"Closed"}'
         ])
       })
@@ -790,6 +922,27 @@ describe("Telemetry", () => {
             "Warn 7 more events were not logged",
             "Debug A call was refused: DeadlineExceeded"
           ]
+        )
+      })
+    )
+
+    it.effect("lets no flood of one kind, least of all one that is not logged, hide another", () =>
+      Effect.gen(function* () {
+        const flood = Effect.gen(function* () {
+          const breaker = yield* CircuitBreaker.make({ failures: 1 })
+          yield* Effect.repeat(Effect.exit(Deadline.within(Effect.void, 0)), { times: 99 })
+          yield* Effect.exit(broken.pipe(breaker.execute({ key: "site" })))
+          yield* TestClock.adjust("1 second")
+          yield* Effect.exit(Deadline.within(Effect.void, 0))
+        })
+        const count = (lines: ReadonlyArray<string>, part: string) => lines.filter((line) => line.includes(part)).length
+        const all = yield* logged({ maxPerSecond: 3 }, flood)
+        assert.strictEqual(count(all, "Closed to Open"), 1)
+        assert.strictEqual(count(all, "97 more events were not logged"), 1)
+        const few = yield* logged({ maxPerSecond: 3 }, flood, "Info")
+        assert.deepStrictEqual(
+          few.map((line) => line.split(" {")[0]),
+          ['Warn The circuit "site" went from Closed to Open']
         )
       })
     )

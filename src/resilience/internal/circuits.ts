@@ -2,7 +2,7 @@
  * Keeps circuits by key, at most so many of them, and reads how they stand.
  */
 import { Duration, type Exit, type Fiber } from "effect"
-import type { CircuitOpen, State, Statistics } from "../CircuitBreaker.ts"
+import type { CircuitBreaker, CircuitOpen, State, Statistics } from "../CircuitBreaker.ts"
 import type { Rules } from "./circuitRules.ts"
 import { nowMillisUnsafe } from "./monotonic.ts"
 import type { NextOpenTime } from "./openTimes.ts"
@@ -69,6 +69,18 @@ export const none: More = Object.freeze(makeMore())
 
 /** What a circuit has of its own beside the rest, to write to. */
 export const own = (circuit: Circuit): More => (circuit.more === none ? (circuit.more = makeMore()) : circuit.more)
+
+/** What a breaker counts, as it stands now. */
+export interface Tally {
+  readonly calls: { readonly [K in keyof typeof nothing]: number }
+  /** Changes of state by the one they led to. */
+  readonly moves: Readonly<Record<State["_tag"], number>>
+  /** How many circuits are in a state. */
+  readonly count: (phase: State["_tag"], now: number) => number
+}
+
+/** What each breaker counts, for whoever reads it so often that a list of all circuits would cost too much. */
+export const tallies = new WeakMap<CircuitBreaker, Tally>()
 
 /** Creates the circuits. Three maps, so that a closed one is always found for eviction without a search through others. */
 export const make = (maxKeys: number, rulesOf: (key: string) => Rules) => {
@@ -153,6 +165,14 @@ export const make = (maxKeys: number, rulesOf: (key: string) => Rules) => {
       left.delete(circuit.key)
       entered.set(circuit.key, circuit)
     },
+    /** How many read as being in a phase. */
+    count: (phase: State["_tag"], now: number): number => {
+      if (phase === "Closed") return closed.size
+      if (phase === "Isolated") return isolated.size
+      let open = 0
+      for (const circuit of tripped.values()) if (circuit.phase === "Open" || isLapsed(circuit, now)) open++
+      return phase === "Open" ? open : tripped.size - open
+    },
     all: () => [...closed.values(), ...tripped.values(), ...isolated.values()]
   }
 }
@@ -224,13 +244,16 @@ export const waitMillis = (circuit: Circuit, now: number, fiber: AnyFiber): numb
   }
 }
 
+// Whether it has been half-open for so long that it counts as open again.
+const isLapsed = ({ more, phase }: Circuit, now: number): boolean => phase === "HalfOpen" && now >= more.halfOpenUntil
+
 /** Reads how a circuit stands. */
 export const stateOf = (circuit: Circuit, fiber: AnyFiber): State => {
   const { failures, key, more, phase } = circuit
   const { openings, probing, successes } = more
   const now = nowMillisUnsafe(fiber)
   if (phase === "Closed" || phase === "Isolated") return { _tag: phase, key, failures }
-  const lapsed = phase === "HalfOpen" && now >= more.halfOpenUntil
+  const lapsed = isLapsed(circuit, now)
   if (phase === "HalfOpen" && !lapsed) return { _tag: phase, key, failures, successes, probing: probing > 0, openings }
   return {
     _tag: "Open",

@@ -43,7 +43,8 @@ export const emit = (make: () => Told, of?: Fiber.Fiber<unknown, unknown>): void
   const spanned = span !== undefined && span._tag === "Span" && span.sampled
   if (reading === 0 && !spanned) return
   if (fiber === undefined) return
-  const told = make()
+  const made = make()
+  const told = made.name === undefined ? made : { ...made, name: shown(made.name) }
   const clock = fiber.getRef(Clock.Clock)
   if (spanned) span.event(`effect_resilience.${told._tag}`, clock.currentTimeNanosUnsafe(), attributesOf(told))
   if (reading === 0) return
@@ -52,11 +53,15 @@ export const emit = (make: () => Told, of?: Fiber.Fiber<unknown, unknown>): void
   for (const read of fiber.getRef(CurrentHub).readers) read(event)
 }
 
-/** What an event says, as attributes of a span, or with another prefix of a log line. */
+/**
+ * What an event says, as attributes of a span, or with another prefix of a log line. An error has the name that OpenTelemetry
+ * has for its kind.
+ */
 export const attributesOf = (told: Told, prefix = "effect_resilience."): Record<string, string | number> => {
   const attributes: Record<string, string | number> = {}
   for (const [name, value] of Object.entries(told)) {
-    if (name !== "_tag" && value !== undefined) attributes[`${prefix}${snake(name)}`] = value
+    if (name === "_tag" || value === undefined) continue
+    attributes[name === "error" ? "error.type" : `${prefix}${snake(name)}`] = value
   }
   return attributes
 }
@@ -69,7 +74,10 @@ export const nameOf = (error: unknown): string => {
   return name !== undefined && /^[\w./@-]{1,64}$/.test(name) ? name : "object"
 }
 
-/** A key as it may be shown. */
-export const shown = (key: string): string => (key.length <= 128 ? key : `${key.slice(0, 127)}…`)
+/** A key or a name as it may be shown: short, and in one line, so that it cannot pass for another line of a log. */
+export const shown = (text: string): string => {
+  const short = text.length <= 128 ? text : `${text.slice(0, 127)}…`
+  return short.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "\uFFFD")
+}
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
