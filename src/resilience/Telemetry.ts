@@ -293,6 +293,7 @@ export interface Observed {
   readonly cache?: { readonly statistics: Effect.Effect<Cache.Statistics> } | undefined
   readonly circuitBreaker?: CircuitBreaker.CircuitBreaker | undefined
   readonly hedge?: { readonly state: Effect.Effect<Hedge.State> } | undefined
+  readonly keyedBulkhead?: Bulkhead.KeyedBulkhead | undefined
   readonly keyedRateLimiter?: { readonly statistics: Effect.Effect<KeyedRateLimiter.Statistics> } | undefined
   readonly loadShed?: LoadShed.LoadShed | undefined
   readonly rateLimiter?: RateLimiter.RateLimiter | undefined
@@ -423,7 +424,7 @@ const seconds = (duration: Duration.Duration): number => Duration.toMillis(durat
 const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
   const all: Array<Series> = []
   const { adaptiveLimit, adaptiveThrottle, adaptiveTimeout, batcher, bulkhead, cache, circuitBreaker } = observed
-  const { hedge, keyedRateLimiter, loadShed, rateLimiter, retryBudget, singleFlight } = observed
+  const { hedge, keyedBulkhead, keyedRateLimiter, loadShed, rateLimiter, retryBudget, singleFlight } = observed
 
   if (circuitBreaker !== undefined) {
     // A breaker of this package tells its numbers without a list of all its circuits, which would be made for each of them.
@@ -474,15 +475,7 @@ const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
   }
   if (bulkhead !== undefined) {
     all.push(
-      ...series("bulkhead", bulkhead.statistics, true, {
-        ...byLabel("calls_total", "Calls by what became of them", "outcome", {
-          admitted: ({ admitted }: Bulkhead.Statistics) => admitted,
-          refused: ({ refused }: Bulkhead.Statistics) => refused,
-          timed_out: ({ timedOut }: Bulkhead.Statistics) => timedOut,
-          dropped: ({ dropped }: Bulkhead.Statistics) => dropped,
-          left: ({ left }: Bulkhead.Statistics) => left
-        })
-      }),
+      ...series("bulkhead", bulkhead.statistics, true, admissions),
       ...series("bulkhead", bulkhead.state, false, {
         limit: ["Calls that may run at the same time", ({ maxConcurrent }) => maxConcurrent],
         running: ["Calls that are running", ({ running }) => running],
@@ -490,8 +483,19 @@ const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
       })
     )
   }
+  if (keyedBulkhead !== undefined) {
+    all.push(
+      ...series("keyed_bulkhead", keyedBulkhead.statistics, true, admissions),
+      ...series("keyed_bulkhead", Effect.map(keyedBulkhead.states, together), false, {
+        keys: ["Compartments in which calls run", ({ keys }) => keys],
+        running: ["Calls that are running, of all keys", ({ running }) => running],
+        waiting: ["Calls that wait for a place, of all keys", ({ waiting }) => waiting]
+      })
+    )
+  }
   if (adaptiveLimit !== undefined) {
     all.push(
+      ...series("adaptive_limit", adaptiveLimit.statistics, true, admissions),
       ...series("adaptive_limit", adaptiveLimit.state, false, {
         limit: ["Calls that may run at the same time", ({ limit }) => limit],
         running: ["Calls that are running", ({ running }) => running],
@@ -632,6 +636,24 @@ const seriesOf = (observed: Observed): ReadonlyArray<Series> => {
     )
   }
   return all
+}
+
+// What has become of the calls that came for a place.
+const admissions = byLabel("calls_total", "Calls by what became of them", "outcome", {
+  admitted: ({ admitted }: Bulkhead.Statistics) => admitted,
+  refused: ({ refused }: Bulkhead.Statistics) => refused,
+  timed_out: ({ timedOut }: Bulkhead.Statistics) => timedOut,
+  dropped: ({ dropped }: Bulkhead.Statistics) => dropped,
+  left: ({ left }: Bulkhead.Statistics) => left
+})
+
+const together = (compartments: ReadonlyArray<Bulkhead.State>) => {
+  const sum = { keys: compartments.length, running: 0, waiting: 0 }
+  for (const { running, waiting } of compartments) {
+    sum.running += running
+    sum.waiting += waiting
+  }
+  return sum
 }
 
 type CallCounts = Pick<CircuitBreaker.Statistics, "successes" | "failures" | "ignored" | "refused" | "slow">

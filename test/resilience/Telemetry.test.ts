@@ -300,6 +300,14 @@ const metricIds = [
   "resilience_circuit_breaker_circuits{state=open}",
   "resilience_circuit_breaker_slow_calls_total",
   ...["closed", "half_open", "isolated", "open"].map((to) => `resilience_circuit_breaker_transitions_total{to=${to}}`),
+  ...["adaptive_limit", "keyed_bulkhead"].flatMap((primitive) =>
+    ["admitted", "dropped", "left", "refused", "timed_out"].map(
+      (outcome) => `resilience_${primitive}_calls_total{outcome=${outcome}}`
+    )
+  ),
+  "resilience_keyed_bulkhead_keys",
+  "resilience_keyed_bulkhead_running",
+  "resilience_keyed_bulkhead_waiting",
   "resilience_hedge_calls_total",
   "resilience_hedge_delay_seconds",
   "resilience_hedge_hedges_total",
@@ -337,6 +345,7 @@ const everything = Effect.gen(function* () {
     cache: yield* Cache.make({ capacity: 9, timeToLive: "1 minute" }),
     circuitBreaker: yield* CircuitBreaker.make({ failures: 2 }),
     hedge: yield* Hedge.make({ delay: "1 second" }),
+    keyedBulkhead: yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 1 }),
     keyedRateLimiter: yield* KeyedRateLimiter.make({ capacity: 1, refillPerSecond: 1 }),
     loadShed: yield* LoadShed.make({ signals: { queue: Effect.succeed(0.5) } }),
     rateLimiter: yield* RateLimiter.make({ capacity: 16, refillPerSecond: 8 }),
@@ -668,10 +677,63 @@ describe("Telemetry", () => {
             metricIds
           )
           assert.deepStrictEqual(new Set(shown.map(({ name }) => name)), new Set(["site"]))
-          const documented = readFileSync(new URL("../../docs/telemetry.md", import.meta.url), "utf8")
-          for (const id of [...metricIds, "resilience_events_total", "resilience_duration_seconds"]) {
-            assert.include(documented, `\`${id.split("{")[0]}\``)
+        })
+      )
+    )
+
+    it("and the document has just these metrics, labels and values, and just the events that there are", () => {
+      const lines = readFileSync(new URL("../../docs/telemetry.md", import.meta.url), "utf8").split("\n")
+      const rows = lines
+        .filter((line) => line.startsWith("| `"))
+        .map((line) => line.split("|").map((cell) => cell.trim()))
+      const quoted = (cell = "") => [...cell.matchAll(/`([^`]+)`/g)].map(([, name = ""]) => name)
+      // Every combination of the labels, as in `{outcome=refused,priority=low}`.
+      const combinations = (cell = "") =>
+        [...cell.matchAll(/`(\w+)`: ([\w, ]+)/g)]
+          .map(([, label, values = ""]) => values.split(", ").map((value) => `${label}=${value}`))
+          .reduce<ReadonlyArray<string>>(
+            (sofar, next) => sofar.flatMap((one) => next.map((other) => (one === "" ? other : `${one},${other}`))),
+            [""]
+          )
+      const documented = rows.flatMap(([, names, , labels]) =>
+        quoted(names)
+          .filter((name) => name.startsWith("resilience_"))
+          .flatMap((name) => combinations(labels).map((label) => (label === "" ? name : `${name}{${label}}`)))
+      )
+      const outcomes = ["success", "failure", "refused", "interrupted"]
+      assert.sameMembers(documented, [
+        ...metricIds,
+        ...outcomes.map((outcome) => `resilience_duration_seconds{outcome=${outcome}}`),
+        "resilience_events_total"
+      ])
+
+      const tags = rows.flatMap(([, names]) => quoted(names)).filter((name) => !name.startsWith("resilience_"))
+      const known = new Set([
+        ...tellings.map(([, , told]) => (told as Telemetry.Event)._tag),
+        "RetriesEnded",
+        "EventsLost"
+      ])
+      assert.sameMembers(tags, [...known])
+    })
+
+    it.effect("sums up the compartments of a keyed bulkhead, and names none of its keys", () =>
+      apart(
+        Effect.gen(function* () {
+          const keyedBulkhead = yield* Bulkhead.makeKeyed({ maxConcurrent: 1, maxQueued: 1 })
+          yield* Telemetry.observe("site", { keyedBulkhead })
+          for (const key of [secret, secret, "other"]) {
+            yield* Effect.forkScoped(keyedBulkhead.execute({ key })(Effect.never), { startImmediately: true })
           }
+          yield* Effect.exit(keyedBulkhead.execute({ key: secret })(Effect.void))
+          const shown = yield* snapshot
+          const valueOf = (id: string) => shown.find((one) => one.id === `resilience_keyed_bulkhead_${id}`)?.value
+          assert.deepStrictEqual(
+            ["keys", "running", "waiting", "calls_total{outcome=admitted}", "calls_total{outcome=refused}"].map(
+              valueOf
+            ),
+            [2, 2, 1, 2, 1]
+          )
+          assert.notInclude(yield* PrometheusMetrics.format(), secret)
         })
       )
     )
