@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { Bulkhead, LoadShed, Priority } from "effect-resilience"
 
 const program = Effect.gen(function* () {
-  const bulkhead = yield* Bulkhead.make({ maxConcurrent: 5, maxQueued: 100 })
+  const bulkhead = yield* Bulkhead.make({ maxConcurrent: 5, maxQueued: 1_000 })
   const shed = yield* LoadShed.make({
     signals: {
       queue: LoadShed.queue(bulkhead.state, 10),
@@ -29,4 +29,4 @@ const program = Effect.gen(function* () {
   yield* Effect.log("state", yield* shed.state)
 })
 
-Effect.runFork(Effect.scoped(program))
+Effect.runPromise(Effect.scoped(program))
