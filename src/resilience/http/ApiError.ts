@@ -302,6 +302,12 @@ export const respond = <R>(
 export const toResponse = (error: ApiError): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.jsonUnsafe(toBody(error), { status: error.statusCode, headers: headersOf(error) })
 
+/** An error as the response to a request: as RFC 9457 has it, if that is what it accepts. For what is outside of `around`. */
+export const answer = (
+  error: ApiError,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse => rendered(toResponse(error), request)
+
 /** What a response says about an error. */
 export const toBody = (error: ApiError): Body => ({
   error: error.error,

@@ -16,6 +16,7 @@ import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Layer, 
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import type * as Cache from "../Cache.ts"
 import type * as CircuitBreaker from "../CircuitBreaker.ts"
+import { circuitBody } from "../internal/http/circuitBody.ts"
 import { nowMillisUnsafe } from "../internal/monotonic.ts"
 
 /** The checks of a server. */
@@ -303,26 +304,6 @@ const worst = (components: ReadonlyArray<Component>): Status =>
     : components.some(({ status }) => status !== "healthy")
       ? "degraded"
       : "healthy"
-
-const circuitBody = (state: CircuitBreaker.State): Readonly<Record<string, unknown>> => {
-  switch (state._tag) {
-    case "Closed":
-      return { state: "closed", failures: state.failures }
-    case "Open":
-      return {
-        state: "open",
-        failures: state.failures,
-        retry_after_seconds: Duration.isFinite(state.retryAfter)
-          ? Math.ceil(Duration.toSeconds(state.retryAfter))
-          : null,
-        openings: state.openings
-      }
-    case "HalfOpen":
-      return { state: "half-open", failures: state.failures, successes: state.successes, openings: state.openings }
-    case "Isolated":
-      return { state: "isolated", failures: state.failures }
-  }
-}
 
 const cacheBody = ({ hits, misses, size }: CacheStatistics) => ({
   size,

@@ -8,7 +8,7 @@
  * Put it as a global middleware around the router, inside what tells who the user is, and outside everything that costs.
  * Given to single routes, a rule cannot be avoided by another spelling of the path.
  *
- * | defaults    | exempt: `/health`, all under it, and `/metrics` | key: the address of the client | cost 1 |
+ * | defaults    | exempt: `/health`, all under it and under `/admin`, and `/metrics` | key: the address of the client | cost 1 |
  * | environment | `RATE_LIMIT_ENABLED` true | `RATE_LIMIT_REQUESTS` 100 | `RATE_LIMIT_WINDOW` 60 (seconds) |
  */
 import { Clock, Config, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
@@ -67,7 +67,11 @@ export type Middleware<R = never> = <E, R2>(
 export const make = Effect.fnUntraced(function* <R = never>(
   options: Options<R>
 ): Effect.fn.Return<Middleware<R>, never, RateLimitStore.RateLimitStore> {
-  const { exempt = ["/health", "/health/*", "/metrics"], onStoreError = "local", reset = "timestamp" } = options
+  const {
+    exempt = ["/health", "/health/*", "/metrics", "/admin/*"],
+    onStoreError = "local",
+    reset = "timestamp"
+  } = options
   checkRules(options.rules)
   const rules = options.rules.map((rule) => ({ ...rule, quoted: formatItem(item(string(rule.name))) }))
   const isExempt = exempts(exempt)

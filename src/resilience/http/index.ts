@@ -7,6 +7,7 @@ export * as HttpCache from "./HttpCache.ts"
 export * as HttpResilience from "./HttpResilience.ts"
 
 // Server: how requests are taken.
+export * as Admin from "./Admin.ts"
 export * as ApiError from "./ApiError.ts"
 export * as ClientAddress from "./ClientAddress.ts"
 export * as Health from "./Health.ts"
