@@ -13,7 +13,8 @@
  * through. What is kept is bounded by number and by bytes; the least recently used makes room.
  *
  * | `make` | `capacity` 10,000 URLs | `maxBytes` 64 MiB | `maxBodyBytes` 1 MiB | `credentials` "bypass" |
- * | `timeToLive` by `Last-Modified` | `staleIfError`, `staleWhileRevalidate` 0 where the response does not say | `maxRefreshes` 16 |
+ * | `timeToLive` by `Last-Modified` | `maxRefreshes` 16 |
+ * | `staleIfError`, `staleWhileRevalidate` 0 where the response does not say |
  */
 import { Clock, Duration, Effect, Fiber, Option, Pull, type Scope, Stream } from "effect"
 import {

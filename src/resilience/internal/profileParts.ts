@@ -89,8 +89,7 @@ export const builders: Builders = {
       })
     ),
   bulkhead: (options, _, name) => Bulkhead.make({ ...options, name }),
-  adaptiveLimit: ({ algorithm = "gradient2", ...others }, _, name) =>
-    AdaptiveLimit.make({ ...others, name, algorithm: { ...others, name: algorithm } }),
+  adaptiveLimit: (spec, _, name) => AdaptiveLimit.make({ ...adaptiveLimitOf(spec), name }),
   retryBudget: (spec) => budgetOf(spec),
   retry: (spec, { retryBudget }, name) =>
     Effect.sync(() => {
@@ -107,14 +106,11 @@ export const builders: Builders = {
       ? Hedge.make(options)
       : Hedge.make({ ...options, while: ErrorPattern.fromSpec(pattern) })
   },
-  circuitBreaker: ({ failure, ignored, openFor, ...others }, _, name) =>
-    Effect.suspend(() => {
-      if (Array.isArray(openFor))
-        openFor.forEach((time, index) => overZero("CircuitBreaker", `openFor[${index}]`, time))
-      return CircuitBreaker.make({
-        ...others,
+  circuitBreaker: ({ failure, ignored, ...spec }, _, name) =>
+    Effect.suspend(() =>
+      CircuitBreaker.make({
+        ...circuitOf(spec),
         name,
-        openFor: openFor === undefined || Duration.isDuration(openFor) ? openFor : Retry.delays(openFor),
         classify:
           failure === undefined && ignored === undefined
             ? undefined
@@ -123,7 +119,7 @@ export const builders: Builders = {
                 ignored: ignored && ErrorPattern.fromSpec(ignored)
               })
       })
-    }),
+    ),
   adaptiveThrottle: (options, _, name) => AdaptiveThrottle.make({ ...options, name }),
   rateLimiter: (spec, _, name) => {
     const { adaptive, maxQueued, maxWait } = spec
@@ -341,6 +337,27 @@ const alternatives: ReadonlyArray<Alternative> = [
   )
 ]
 
+/** The numbers of a circuit breaker, without what its errors mean. */
+export const circuitOf = ({
+  openFor,
+  ...others
+}: Omit<NonNullable<Profile["circuitBreaker"]>, "failure" | "ignored">) => {
+  if (Array.isArray(openFor)) openFor.forEach((time, index) => overZero("CircuitBreaker", `openFor[${index}]`, time))
+  return {
+    ...others,
+    openFor: openFor === undefined || Duration.isDuration(openFor) ? openFor : Retry.delays(openFor)
+  }
+}
+
+/** The numbers of an adaptive limit. */
+export const adaptiveLimitOf = ({
+  algorithm = "gradient2",
+  ...others
+}: NonNullable<Profile["adaptiveLimit"]>): AdaptiveLimit.Options => ({
+  ...others,
+  algorithm: { ...others, name: algorithm }
+})
+
 const budgetOf = ({ kind = "share", ...options }: Budget): Effect.Effect<RetryBudget.RetryBudget> =>
   kind === "share"
     ? RetryBudget.make(options)
@@ -348,7 +365,8 @@ const budgetOf = ({ kind = "share", ...options }: Budget): Effect.Effect<RetryBu
       ? RetryBudget.makeTokens(options)
       : RetryBudget.makeCosts({ maxTokens: options.maxTokens })
 
-const scheduleOf = ({ delays = [], jitter, schedule = "exponential", ...options }: RetrySpec) => {
+/** When retries are made. */
+export const scheduleOf = ({ delays = [], jitter, schedule = "exponential", ...options }: RetrySpec) => {
   switch (schedule) {
     case "exponential":
       return Retry.exponential({ ...options, jitter })

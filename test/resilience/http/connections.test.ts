@@ -71,6 +71,32 @@ describe.each(Object.entries(pools))("HttpResilience over a pool of one connecti
     it.live(name, () => effect.pipe(Effect.timeout("20 seconds"), Effect.provide(Layer.fresh(pool))))
 
   test(
+    "does as a profile says: repeats a GET and no POST, and holds a place until a body has ended",
+    Effect.gen(function* () {
+      const site = yield* serve((request, response, index) => {
+        if (request.method === "POST" || index < 2) response.writeHead(503).end("busy")
+        else response.write("first ", () => setTimeout(() => response.end("last"), 20))
+      })
+      const { parts, transform } = yield* HttpResilience.fromProfile({
+        order: "facade",
+        timeout: "10 seconds",
+        bulkhead: { maxConcurrent: 1, maxQueued: 2 },
+        retry: { schedule: "fixed", base: 1, times: 3, jitter: "none", while: { statuses: [503] } }
+      })
+      const client = transform(yield* HttpClient.HttpClient)
+      const call = Effect.flatMap(client.get(site.url), (response) => response.text)
+      const calls = yield* Effect.all([call, call, call], { concurrency: "unbounded" })
+      assert.deepStrictEqual([calls, site.requests()], [["first last", "first last", "first last"], 5])
+      const posted = yield* client.post(site.url)
+      assert.strictEqual((yield* parts.bulkhead!.state).running, 1)
+      assert.deepStrictEqual([posted.status, yield* posted.text, site.requests()], [503, "busy", 6])
+      const { mostRunning } = yield* parts.bulkhead!.statistics
+      assert.deepStrictEqual([(yield* parts.bulkhead!.state).running, mostRunning], [0, 1])
+      assert.strictEqual(site.connections(), 1)
+    })
+  )
+
+  test(
     "gives the connection back when a response with a short body is retried",
     Effect.gen(function* () {
       const site = yield* serve((_request, response, index) => {

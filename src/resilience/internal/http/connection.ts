@@ -21,6 +21,11 @@ export class Connection {
     Effect.runFork(this.close)
   }
 
+  /** Runs the finalizer when it is closed: now, if it is. */
+  onClose(finalizer: Effect.Effect<void>): Effect.Effect<void> {
+    return Scope.addFinalizer(this.scope, finalizer)
+  }
+
   /** Runs what sends the request in the scope. */
   run<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Scope.Scope>> {
     return Effect.provideService(self, Scope.Scope, this.scope)
