@@ -96,6 +96,35 @@ describe("simulate", () => {
       })
     )
 
+    it.effect("knows in each second what runs, also when nothing begins or ends in it", () =>
+      Effect.gen(function* () {
+        const simulation = yield* simulate(
+          world({
+            duration: "4 seconds",
+            arrivals: { perSecond: 0, bursts: [{ at: 0, calls: 2 }] },
+            upstream: { latency: "3 seconds", capacity: { concurrent: 1, queued: 1 } }
+          }),
+          direct
+        )
+        assert.deepStrictEqual(
+          of(simulation, ({ inFlight, maxQueued, maxRunning, meanRunning }) => [
+            inFlight,
+            maxQueued,
+            maxRunning,
+            Math.round(meanRunning * 1_000) / 1_000
+          ]),
+          [
+            [2, 1, 1, 1],
+            [2, 1, 1, 1],
+            [2, 1, 1, 1],
+            [1, 1, 1, 1],
+            [1, 0, 1, 1],
+            [1, 0, 1, 1]
+          ]
+        )
+      })
+    )
+
     it.effect("counts each end where it belongs", () =>
       Effect.gen(function* () {
         const foreign: unknown = new TypeError("an error")
@@ -283,6 +312,46 @@ describe("simulate", () => {
         const stopped = yield* abandoning("stop")
         assert.strictEqual(stopped.totals.abandoned, 4)
         assert.strictEqual(work(stopped), 2 * 100)
+      })
+    )
+
+    it.effect("that stops does not begin what waits for nobody", () =>
+      Effect.gen(function* () {
+        const impatient = (abandoned: "finish" | "stop") =>
+          simulate(
+            world({
+              arrivals: { perSecond: 0, bursts: [{ at: 0, calls: 4 }] },
+              upstream: { latency: 500, abandoned, capacity: { concurrent: 2, queued: 2 } }
+            }),
+            (call, { number }) => (number > 2 ? Timeout.timeout(call, 50) : call),
+            { bucket: 2_000 }
+          )
+        const work = (simulation: Simulation) => Math.round((simulation.buckets[0]?.meanRunning ?? 0) * 2_000)
+        assert.strictEqual(work(yield* impatient("stop")), 2 * 500)
+        assert.strictEqual(work(yield* impatient("finish")), 4 * 500)
+      })
+    )
+
+    it.effect("does not hang for a caller who has gone before its turn", () =>
+      Effect.gen(function* () {
+        const { totals } = yield* simulate(
+          world({
+            arrivals: {
+              perSecond: 0,
+              bursts: [
+                { at: 0, calls: 2 },
+                { at: "3 seconds", calls: 1 }
+              ]
+            },
+            upstream: {
+              latency: 50,
+              capacity: { concurrent: 1, queued: 5 },
+              outages: [{ from: 0, until: "1 second", kind: "hanging" }]
+            }
+          }),
+          (call, { number }) => Timeout.timeout(call, number === 1 ? "2 seconds" : "1 second")
+        )
+        assert.deepStrictEqual([totals.successes, totals.failed], [1, { TimedOut: 2 }])
       })
     )
 
