@@ -5,6 +5,7 @@
  * wire are snake_case, times are ISO 8601 in UTC, absent values are `null`. Unknown fields of a request are ignored.
  */
 import { Context, type Effect, Schema } from "effect"
+import { ApiError } from "effect-resilience/http"
 import {
   HttpApi,
   HttpApiClient,
@@ -16,7 +17,6 @@ import {
   OpenApi
 } from "effect/http-api"
 import type { HttpClient } from "effect/http"
-import * as ApiError from "./ApiError.ts"
 import { Platform } from "./domain/Platform.ts"
 import { UserName } from "./domain/UserName.ts"
 
@@ -209,14 +209,12 @@ export class Caller extends Context.Service<
   }
 >()("effect-resilience/chess/Api/Caller") {}
 
-const invalidRequest = ApiError.response(400)(ApiError.InvalidRequest)
-const unauthorized = ApiError.response(401)(ApiError.Unauthorized)
-const notFound = ApiError.response(404)(ApiError.NotFound)
-const payloadTooLarge = ApiError.response(413)(ApiError.PayloadTooLarge)
-const tooManyRequests = ApiError.response(429)(ApiError.TooManyRequests)
-const internalError = ApiError.response(500)(ApiError.InternalError)
-const unavailable = ApiError.response(503)(ApiError.Unavailable)
-const timedOut = ApiError.response(504)(ApiError.TimedOut)
+const unauthenticated = ApiError.response(ApiError.Unauthenticated)
+const notFound = ApiError.response(ApiError.NotFound)
+const tooManyRequests = ApiError.response(ApiError.TooManyRequests)
+const internalError = ApiError.response(ApiError.InternalError)
+const unavailable = ApiError.response(ApiError.Unavailable)
+const timedOut = ApiError.response(ApiError.GatewayTimeout)
 
 /**
  * Tells who is asking from `X-API-Key` or `Authorization: Bearer`; without either, the caller is anonymous.
@@ -226,18 +224,12 @@ const timedOut = ApiError.response(504)(ApiError.TimedOut)
 export class Authentication extends HttpApiMiddleware.Service<Authentication, { provides: Caller }>()(
   "effect-resilience/chess/Api/Authentication",
   {
-    error: unauthorized,
+    error: unauthenticated,
     security: {
       apiKey: HttpApiSecurity.apiKey({ in: "header", key: "X-API-Key" }),
       bearer: HttpApiSecurity.bearer
     }
   }
-) {}
-
-/** Gives every refused request and every defect the body of an error. */
-export class ErrorResponses extends HttpApiMiddleware.Service<ErrorResponses>()(
-  "effect-resilience/chess/Api/ErrorResponses",
-  { error: [invalidRequest, payloadTooLarge, internalError] }
 ) {}
 
 const userAndPlatform = { user: UserName, platform: Platform }
@@ -325,7 +317,7 @@ export class HealthGroup extends HttpApiGroup.make("health").add(
 /** The whole API. */
 export class Api extends HttpApi.make("chess")
   .add(UsersGroup, ImportsGroup, GamesGroup, HealthGroup)
-  .middleware(ErrorResponses)
+  .middleware(ApiError.SchemaErrors)
   .annotateMerge(
     OpenApi.annotations({
       title: "Chess service",

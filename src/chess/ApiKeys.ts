@@ -6,9 +6,9 @@
  */
 import { createHash, timingSafeEqual } from "node:crypto"
 import { Effect, Layer, Option, Redacted } from "effect"
+import { ApiError } from "effect-resilience/http"
 import { HttpServerRequest, type HttpServerResponse } from "effect/http"
 import { Authentication, Caller } from "./Api.ts"
-import { Unauthorized } from "./ApiError.ts"
 import type { ApiKey } from "./Settings.ts"
 
 /** The known keys. */
@@ -20,7 +20,7 @@ export interface ApiKeys {
   readonly identify: (
     presented: Option.Option<Redacted.Redacted>,
     address: Option.Option<string>
-  ) => Effect.Effect<Caller["Service"], Unauthorized>
+  ) => Effect.Effect<Caller["Service"], ApiError.Unauthenticated>
 }
 
 /** Prepares the comparison with these keys. */
@@ -41,7 +41,7 @@ export const make = (keys: ReadonlyArray<ApiKey>): ApiKeys => {
         if (timingSafeEqual(digest, given)) found = entry
       }
       return found === undefined
-        ? Effect.fail(new Unauthorized({ code: "UNKNOWN_API_KEY", error: "Nobody has this API key" }))
+        ? Effect.fail(new ApiError.Unauthenticated({ code: "UNKNOWN_API_KEY", error: "Nobody has this API key" }))
         : Effect.succeed({ owner: found.user, premium: found.premium })
     }
   }

@@ -6,11 +6,11 @@
  */
 import { Cause, Clock, Context, DateTime, Duration, Effect, Layer, Option, Schedule, Schema, Stream } from "effect"
 import type { CircuitBreaker } from "effect-resilience"
+import { ApiError } from "effect-resilience/http"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { SqlError } from "effect/sql"
 import { Api, Caller, defaultImportLimit, defaultPageSize, ImportProgress as ProgressBody } from "./Api.ts"
-import * as ApiError from "./ApiError.ts"
 import { ChessCom } from "./ChessCom.ts"
 import type { Game, Player } from "./domain/Game.ts"
 import { displayName, type Platform } from "./domain/Platform.ts"
@@ -233,7 +233,7 @@ const fromUpstream = (error: UpstreamError) => {
   const site = displayName(error.platform)
   const retryAfter = error.retryAfter === undefined ? {} : { retryAfter: error.retryAfter }
   if (error._tag === "UpstreamTimeout") {
-    return new ApiError.TimedOut({
+    return new ApiError.GatewayTimeout({
       code: "UPSTREAM_TIMEOUT",
       error: `${site} did not answer in time`,
       metadata: { platform: error.platform, timeoutMillis: Duration.toMillis(error.after) },

@@ -7,19 +7,11 @@
 import { createServer, ServerResponse, STATUS_CODES } from "node:http"
 import type { Duplex } from "node:stream"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Cause, Clock, Duration, Effect, Exit, Layer } from "effect"
-import {
-  HttpIncomingMessage,
-  HttpMiddleware,
-  HttpRouter,
-  HttpServer,
-  HttpServerError,
-  HttpServerRequest,
-  HttpServerResponse
-} from "effect/http"
-import { HttpApi, HttpApiBuilder, HttpApiMiddleware, HttpApiSwagger, OpenApi } from "effect/http-api"
-import { Api, ErrorResponses, maxBodyBytes } from "./Api.ts"
-import * as ApiError from "./ApiError.ts"
+import { ByteSize, Duration, Effect, Layer } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
+import { ApiError, RequestContext, RequestLog } from "effect-resilience/http"
+import { HttpApi, HttpApiBuilder, HttpApiSwagger, OpenApi } from "effect/http-api"
+import { Api, maxBodyBytes } from "./Api.ts"
 import * as Documents from "./Documents.ts"
 import { Drain } from "./Drain.ts"
 import * as Handlers from "./Handlers.ts"
@@ -41,7 +33,6 @@ export const layerNoDeps = Layer.suspend(() =>
   Layer.effectDiscard(Effect.flatMap(Drain, (drain) => Effect.addFinalizer(() => drain.begin))).pipe(
     Layer.provideMerge(
       HttpRouter.serve(routes, {
-        middleware: accessLog,
         disableLogger: true,
         disableListenLog: true,
         // Over-long path segments reach the schemas, which name them; Node bounds the URL as a whole.
@@ -87,8 +78,9 @@ export const layer = (options: Options) =>
 // a status without a body.
 const refuseUnreadable = (error: NodeJS.ErrnoException, socket: Duplex): void => {
   if (error.code !== "ECONNRESET" && socket.writable && !isAnswering(socket)) {
-    const { status, ...refusal } = unreadable(error.code)
-    const body = JSON.stringify(ApiError.errorBody(status, refusal))
+    const refusal = unreadable(error.code)
+    const status = refusal.statusCode
+    const body = JSON.stringify(ApiError.toBody(refusal))
     socket.write(
       `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n` +
         `content-length: ${Buffer.byteLength(body)}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n${body}`
@@ -101,26 +93,24 @@ const refuseUnreadable = (error: NodeJS.ErrnoException, socket: Duplex): void =>
 const isAnswering = (socket: Duplex): boolean =>
   "_httpMessage" in socket && socket._httpMessage instanceof ServerResponse && socket._httpMessage.headersSent
 
-const unreadable = (code: string | undefined) => {
+class HeadersTooLarge extends ApiError.Class<HeadersTooLarge>()("HeadersTooLarge", {
+  statusCode: 431,
+  code: "HEADERS_TOO_LARGE",
+  error: "The address and the headers are too long"
+}) {}
+
+const unreadable = (code: string | undefined): ApiError.ApiError => {
   switch (code) {
     case "ERR_HTTP_REQUEST_TIMEOUT":
-      return { status: 408, code: "REQUEST_TIMEOUT", error: "The request did not arrive in time" }
+      return new ApiError.RequestTimeout({ error: "The request did not arrive in time" })
     case "HPE_HEADER_OVERFLOW":
-      return { status: 431, code: "HEADERS_TOO_LARGE", error: "The address and the headers are too long" }
+      return new HeadersTooLarge({})
     case "HPE_CHUNK_EXTENSIONS_OVERFLOW":
-      return { status: 413, ...ApiError.payloadTooLarge(maxBodyBytes) }
+      return ApiError.bodyTooLarge(maxBodyBytes)
     default:
-      return { status: 400, code: "INVALID_REQUEST", error: "request: is not HTTP", metadata: { field: "request" } }
+      return new ApiError.InvalidRequest({ error: "request: is not HTTP", metadata: { field: "request" } })
   }
 }
-
-const errorResponses = HttpApiMiddleware.layerSchemaErrorTransform(ErrorResponses, (error) =>
-  // What the server itself encodes wrongly is its mistake: it goes on as a failure and ends as a 500.
-  Effect.fail(error.kind === "Body" || error.kind === "ResponseHeaders" ? error : ApiError.fromSchemaError(error))
-)
-
-const jsonError = (status: number, error: Parameters<typeof ApiError.errorBody>[1]) =>
-  HttpServerResponse.jsonUnsafe(ApiError.errorBody(status, error), { status })
 
 // Every path of the API answers the methods it does not have, so that a wrong method is not mistaken for a wrong path.
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] as const
@@ -137,11 +127,12 @@ const wrongMethods = Layer.suspend(() => {
   return HttpRouter.addAll(
     [...allowed].flatMap(([path, known]) => {
       const allow = [...known].join(", ")
-      const refusal = jsonError(405, {
-        code: "METHOD_NOT_ALLOWED",
-        error: `This address only answers ${allow}`,
-        metadata: { allow: [...known] }
-      }).pipe(HttpServerResponse.setHeader("allow", allow))
+      const refusal = ApiError.toResponse(
+        new ApiError.MethodNotAllowed({
+          error: `This address only answers ${allow}`,
+          metadata: { allow: [...known] }
+        })
+      ).pipe(HttpServerResponse.setHeader("allow", allow))
       return (
         methods
           .filter((method) => !known.has(method))
@@ -154,43 +145,23 @@ const wrongMethods = Layer.suspend(() => {
 
 const startPage = HttpRouter.add("GET", "/", HttpServerResponse.redirect("/docs"))
 
-// What a handler does not answer itself: an unknown path, an unreadable body, a defect.
-const refuse = Effect.fnUntraced(function* <E>(cause: Cause.Cause<E>) {
-  if (Cause.hasInterruptsOnly(cause)) return yield* Effect.failCause(cause)
-  for (const reason of cause.reasons) {
-    const error = reason._tag === "Fail" ? reason.error : reason._tag === "Die" ? reason.defect : undefined
-    if (!HttpServerError.isHttpServerError(error)) continue
-    if (error.reason._tag === "RouteNotFound") {
-      return jsonError(404, {
-        code: "ROUTE_NOT_FOUND",
-        error: "There is nothing at this address; /docs lists what there is"
-      })
-    }
-    if (error.reason._tag === "RequestParseError") {
-      return error.reason.reason === "BodyTooLarge"
-        ? jsonError(413, ApiError.payloadTooLarge(maxBodyBytes))
-        : jsonError(400, { code: "INVALID_REQUEST", error: "body: cannot be read", metadata: { field: "body" } })
-    }
-  }
-  yield* Effect.annotateLogs(Effect.logError("A request failed on a defect", cause), { event: "http.defect" })
-  return jsonError(500, ApiError.internalError)
-})
-
 const envelope = HttpRouter.middleware(
-  Effect.map(
-    Drain,
-    (drain) => (app) =>
-      Effect.zipWith(Effect.catchCause(app, refuse), drain.isBegun, (response, draining) => {
-        const finished = HttpServerResponse.setHeaders(withErrorBody(response), {
+  Effect.map(Drain, (drain) => {
+    const context = RequestContext.make()
+    const log = RequestLog.make()
+    const finished = <E, R>(app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>) =>
+      Effect.zipWith(app, drain.isBegun, (response, draining) => {
+        const headed = HttpServerResponse.setHeaders(response, {
           "x-content-type-options": "nosniff",
           // A connection that is kept alive would be served for as long as the server drains.
           ...(draining ? { connection: "close" } : {})
         })
-        return finished.headers["content-type"]?.startsWith("text/html") === true
-          ? HttpServerResponse.setHeader(finished, "content-security-policy", pagePolicy)
-          : finished
+        return headed.headers["content-type"]?.startsWith("text/html") === true
+          ? HttpServerResponse.setHeader(headed, "content-security-policy", pagePolicy)
+          : headed
       })
-  ),
+    return (app) => context(log(finished(app)))
+  }),
   { global: true }
 )
 
@@ -199,61 +170,17 @@ const pagePolicy =
   "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; " +
   "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Some refusals of the framework come as plain text or without a body.
-const withErrorBody = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
-  if (response.status < 400 || response.headers["content-type"]?.startsWith("application/json") === true)
-    return response
-  return response.status === 415
-    ? jsonError(415, {
-        code: "UNSUPPORTED_MEDIA_TYPE",
-        error: "content-type: must be application/json",
-        metadata: { field: "content-type" }
-      })
-    : jsonError(response.status, { code: `HTTP_${response.status}`, error: "The request cannot be answered" })
-}
-
-const routes = Layer.mergeAll(
-  HttpApiBuilder.layer(Api).pipe(Layer.provide(Handlers.layer), Layer.provide(errorResponses)),
-  // Swagger rather than Scalar: it needs neither fonts nor scripts from elsewhere.
-  Layer.merge(
-    HttpApiSwagger.layer(Api, { path: "/docs" }),
-    HttpRouter.add("GET", "/openapi.json", HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
-  ).pipe(Layer.provide(Documents.layer)),
-  startPage,
-  wrongMethods,
-  envelope
-)
-
-const slowMillis = 5_000
-
-const accessLog = HttpMiddleware.make((app) =>
-  Effect.gen(function* () {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    const startedAt = yield* Clock.currentTimeMillis
-    return yield* Effect.onExit(app, (exit) => logRequest(request, startedAt, exit))
-  })
-)
-
-const logRequest = Effect.fnUntraced(function* (
-  request: HttpServerRequest.HttpServerRequest,
-  startedAt: number,
-  exit: Exit.Exit<HttpServerResponse.HttpServerResponse, unknown>
-) {
-  const response = Exit.isSuccess(exit) ? exit.value : (yield* HttpServerError.causeResponse(exit.cause))[0]
-  const duration = (yield* Clock.currentTimeMillis) - startedAt
-  const path = request.url.split(/[?#]/, 1)[0] ?? ""
-  const streamed = response.headers["content-type"]?.startsWith("text/event-stream") === true
-  const log =
-    response.status >= 500 || (duration > slowMillis && !streamed)
-      ? Effect.logWarning
-      : path === "/health"
-        ? Effect.logDebug
-        : Effect.logInfo
-  yield* Effect.annotateLogs(log("Answered a request"), {
-    event: "http.request",
-    method: request.method,
-    path,
-    status: response.status,
-    durationMillis: duration
-  })
-})
+const routes = ApiError.around(
+  Layer.mergeAll(
+    HttpApiBuilder.layer(Api).pipe(Layer.provide(Handlers.layer), Layer.provide(ApiError.layerSchemaErrors)),
+    // Swagger rather than Scalar: it needs neither fonts nor scripts from elsewhere.
+    Layer.merge(
+      HttpApiSwagger.layer(Api, { path: "/docs" }),
+      HttpRouter.add("GET", "/openapi.json", HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
+    ).pipe(Layer.provide(Documents.layer)),
+    startPage,
+    wrongMethods
+  ),
+  { notFound: "There is nothing at this address; /docs lists what there is" }
+  // Built first, and so outermost.
+).pipe(Layer.provideMerge(envelope))

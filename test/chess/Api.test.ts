@@ -320,6 +320,20 @@ layer(server, { excludeTestServices: true })("Api", (it) => {
       })
     )
 
+    it.effect("says which request it was, and answers with RFC 9457 whom asks for it", () =>
+      Effect.gen(function* () {
+        const request = post("/api/v1/validate-user", "{}", {
+          "x-correlation-id": "click-17",
+          accept: "application/problem+json"
+        })
+        const response = yield* HttpClient.execute(request)
+        assert.strictEqual(response.headers["x-correlation-id"], "click-17")
+        assert.match(response.headers["x-request-id"] ?? "", /^req_[\da-f]{32}$/)
+        assert.strictEqual(response.headers["content-type"], "application/problem+json")
+        assert.containsSubset(yield* response.json, { title: "Bad Request", status: 400, code: "INVALID_REQUEST" })
+      })
+    )
+
     it.effect("ignores fields it does not know", () =>
       Effect.gen(function* () {
         const body = '{"user_id":"anna","platform":"lichess","__proto__":{"x":1},"extra":[1]}'

@@ -32,7 +32,7 @@ describe("ApiKeys", () => {
           const error = yield* Effect.flip(keys.identify(present(key), address))
           assert.deepStrictEqual(
             [error._tag, error.code, error.metadata],
-            ["Unauthorized", "UNKNOWN_API_KEY", undefined]
+            ["Unauthenticated", "UNKNOWN_API_KEY", undefined]
           )
           assert.strictEqual(error.message, "Nobody has this API key")
         })

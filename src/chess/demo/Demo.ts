@@ -6,7 +6,7 @@
 import { Clock, Duration, Effect, Match, Ref, Stream } from "effect"
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import * as Api from "../Api.ts"
-import { ErrorBody } from "../ApiError.ts"
+import { ApiError } from "effect-resilience/http"
 import type { Platform } from "../domain/Platform.ts"
 import * as Findings from "./Findings.ts"
 import * as Screen from "./Screen.ts"
@@ -287,7 +287,7 @@ const validate = Effect.fnUntraced(function* (user: string, platform: Platform) 
     Effect.map(({ exists, message }) => ({ exists, status: 200, text: message })),
     Effect.catchTags({
       Unavailable: ({ error }) => Effect.succeed({ exists: undefined, status: 503, text: error }),
-      TimedOut: ({ error }) => Effect.succeed({ exists: undefined, status: 504, text: error })
+      GatewayTimeout: ({ error }) => Effect.succeed({ exists: undefined, status: 504, text: error })
     })
   )
   const millis = Number((yield* Clock.monotonicTimeNanos) - started) / 1e6
@@ -301,7 +301,7 @@ const refuseImpossible = Effect.gen(function* () {
     HttpClientRequest.bodyJsonUnsafe({ user_id: "not a name!", platform: "lichess" }),
     HttpClient.execute
   )
-  const body = yield* HttpClientResponse.schemaBodyJson(ErrorBody)(response)
+  const body = yield* HttpClientResponse.schemaBodyJson(ApiError.Body)(response)
   return { status: response.status, text: body.error }
 })
 

@@ -439,8 +439,8 @@ export const around = <A, E, R>(
   routes: [Unmapped<R>] extends [never] ? Layer.Layer<A, E, R> : { readonly errorsWithoutStatus: Unmapped<R> },
   options: AroundOptions = {}
 ): Layer.Layer<A, E, HttpRouter.HttpRouter | Exclude<R, HttpRouter.Request<"Error", unknown>>> =>
-  // The condition above decides only whether it compiles.
-  Layer.merge(routes as Layer.Layer<A, E, never>, renderer(options))
+  // The condition above decides only whether it compiles. The renderer comes first, so it is outside the middleware of the routes.
+  Layer.provideMerge(routes as Layer.Layer<A, E, HttpRouter.HttpRouter>, renderer(options))
 
 const renderer = (options: AroundOptions): Layer.Layer<never, never, HttpRouter.HttpRouter> =>
   Layer.effectDiscard(

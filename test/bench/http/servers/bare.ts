@@ -7,20 +7,15 @@ import { createServer } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Layer, Logger } from "effect"
+import { ApiError } from "effect-resilience/http"
 import { HttpRouter, HttpServer } from "effect/http"
-import { HttpApiBuilder, HttpApiMiddleware } from "effect/http-api"
-import { Api, ErrorResponses } from "../../../../src/chess/Api.ts"
-import { fromSchemaError } from "../../../../src/chess/ApiError.ts"
+import { HttpApiBuilder } from "effect/http-api"
+import { Api } from "../../../../src/chess/Api.ts"
 import * as Handlers from "../../../../src/chess/Handlers.ts"
 import * as Service from "../../../../src/chess/Service.ts"
 import * as Settings from "../../../../src/chess/Settings.ts"
 
-const routes = HttpApiBuilder.layer(Api).pipe(
-  Layer.provide(Handlers.layer),
-  Layer.provide(
-    HttpApiMiddleware.layerSchemaErrorTransform(ErrorResponses, (error) => Effect.fail(fromSchemaError(error)))
-  )
-)
+const routes = HttpApiBuilder.layer(Api).pipe(Layer.provide(Handlers.layer), Layer.provide(ApiError.layerSchemaErrors))
 
 const serve = (settings: Settings.Settings) =>
   Layer.effectDiscard(HttpServer.addressFormattedWith((url) => Console.log(JSON.stringify({ url })))).pipe(
