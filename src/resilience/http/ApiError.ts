@@ -465,10 +465,13 @@ function fieldsOf({ code, error }: Options) {
   }
 }
 
-const overloaded = (retryAfter?: Duration.Duration) =>
-  new Unavailable({ code: "OVERLOADED", error: "The server has too much to do", retryAfter })
+const overloaded = (retryAfter?: Duration.Duration, metadata?: Fields["metadata"]) =>
+  new Unavailable({ code: "OVERLOADED", error: "The server has too much to do", metadata, retryAfter })
 
-const storeAway = () => new Unavailable({ code: "STORE_UNAVAILABLE", retryAfter: Duration.seconds(1) })
+const storeAway = (error: string) =>
+  new Unavailable({ code: "STORE_UNAVAILABLE", error, retryAfter: Duration.seconds(1) })
+
+const keyStoreAway = () => storeAway("It cannot be known now whether this request was carried out")
 
 const refusals = {
   BatcherFull: () => overloaded(),
@@ -489,12 +492,12 @@ const refusals = {
       error: "Idempotency-Key: was used for another request",
       metadata: { header: "Idempotency-Key" }
     }),
-  IdempotencyStoreError: () => storeAway(),
-  IdempotencyStoreFull: () => storeAway(),
+  IdempotencyStoreError: keyStoreAway,
+  IdempotencyStoreFull: keyStoreAway,
   LimitReached: () => overloaded(),
-  Overloaded: ({ retryAfter }: Overloaded) => overloaded(retryAfter),
+  Overloaded: ({ priority, retryAfter }: Overloaded) => overloaded(retryAfter, { priority }),
   RateLimited: ({ retryAfter }: RateLimited) => new TooManyRequests({ retryAfter }),
-  RateLimitStoreError: () => storeAway(),
+  RateLimitStoreError: () => storeAway("The limits cannot be checked now"),
   Throttled: ({ retryAfter }: Throttled) => overloaded(retryAfter),
   TimedOut: () => new GatewayTimeout({})
 } satisfies { readonly [K in Refusal["_tag"]]: (refusal: Extract<Refusal, { readonly _tag: K }>) => ApiError }

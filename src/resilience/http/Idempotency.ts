@@ -20,6 +20,7 @@ import { Cookies, HttpRouter, HttpServerError, HttpServerRequest, HttpServerResp
 import { pathOf } from "../internal/http/paths.ts"
 import { sha256Hex } from "../internal/sha256.ts"
 import { parseItem } from "../internal/structuredFields.ts"
+import * as ApiError from "./ApiError.ts"
 import type { Claim, Identified, IdempotencyStoreFull, StoredResponse } from "./IdempotencyStore.ts"
 import { IdempotencyStore, IdempotencyStoreError } from "./IdempotencyStore.ts"
 
@@ -175,6 +176,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
 
   const attempt = <E, R2>(
     claim: Claim,
+    received: HttpServerRequest.HttpServerRequest,
     app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R2>
   ): Effect.Effect<Outcome<E>, never, R2> => {
     // Nothing comes between the end of the work and what becomes of its key.
@@ -195,20 +197,24 @@ export const make = Effect.fnUntraced(function* <R = never>(
       onSuccess: ({ outcome }) => Effect.succeed(outcome),
       onFailure: (error) => {
         if (error instanceof RolledBack) return Effect.as(settle(claim, error.outcome), error.outcome)
-        return Effect.as(giveUp(claim), answered(error._tag === "LeaseLost" ? inUse(Duration.seconds(1)) : storeAway))
+        return Effect.as(giveUp(claim), answered(ApiError.answer(refusalOf(error), received)))
       }
     })
   }
 
-  const run = <E, R2>(request: Identified, app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R2>) =>
+  const run = <E, R2>(
+    request: Identified,
+    received: HttpServerRequest.HttpServerRequest,
+    app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R2>
+  ) =>
     Effect.gen(function* () {
       const started = yield* start(request)
-      if (started._tag === "Completed") return Exit.succeed(replay(started.response))
+      if (started._tag === "Completed") return Exit.succeed(replay(started.response, received))
       const { claim } = started
-      const { cause, response } = yield* attempt(claim, app).pipe(
+      const { cause, response } = yield* attempt(claim, received, app).pipe(
         Effect.timeoutOrElse({
           duration: maxDuration,
-          orElse: () => Effect.as(giveUp(claim), answered(tooLong))
+          orElse: () => Effect.as(giveUp(claim), answered(ApiError.answer(tooLong(), received)))
         }),
         Effect.interruptible,
         Effect.onInterrupt(() => giveUp(claim)),
@@ -217,7 +223,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
       // What is not kept is rendered and reported further out.
       return cause === undefined || keeps(response.status) ? Exit.succeed(response) : Exit.failCause(cause)
     }).pipe(
-      Effect.catch((error) => Effect.succeed(Exit.succeed(refusalOf(error)))),
+      Effect.catch((error) => Effect.succeed(Exit.succeed(ApiError.answer(refusalOf(error), received)))),
       Effect.uninterruptible
     )
 
@@ -225,10 +231,10 @@ export const make = Effect.fnUntraced(function* <R = never>(
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (received): Answer<R, E, R2> => {
       if (!when(received)) return asIs(app)
       const given = received.headers["idempotency-key"]
-      if (given === undefined && required) return Effect.succeed(missing)
+      if (given === undefined && required) return Effect.succeed(ApiError.answer(missing(), received))
       if (given === undefined) return asIs(app)
       const key = keyOf(given)
-      if (key === undefined) return Effect.succeed(malformed)
+      if (key === undefined) return Effect.succeed(ApiError.answer(malformed(), received))
       return Effect.gen(function* () {
         const body = new Uint8Array(yield* received.arrayBuffer)
         const route = yield* Effect.serviceOption(HttpRouter.RouteContext)
@@ -240,7 +246,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
         // On a fiber of its own, which no client can interrupt, with a scope that ends when the answer is there or sent.
         const own = yield* Scope.make()
         const sending = yield* Effect.scope
-        const fiber = yield* run(request, Effect.provideService(app, Scope.Scope, own)).pipe(
+        const fiber = yield* run(request, received, Effect.provideService(app, Scope.Scope, own)).pipe(
           Effect.onExit((exit) => closeWith(own, exit, sending)),
           Effect.forkIn(scope, { startImmediately: true, uninterruptible: true })
         )
@@ -415,8 +421,11 @@ const storedOf = (response: HttpServerResponse.HttpServerResponse, maxBodyBytes:
   }
 }
 
-const replay = ({ body, headers, status }: StoredResponse): HttpServerResponse.HttpServerResponse => {
-  if (body === undefined) return gone(status)
+const replay = (
+  { body, headers, status }: StoredResponse,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse => {
+  if (body === undefined) return ApiError.answer(gone(status), request)
   const cookies = headers.filter(([name]) => name === "set-cookie").map(([, value]) => value)
   const others = Object.fromEntries(headers.filter(([name]) => name !== "set-cookie"))
   const options = {
@@ -429,57 +438,50 @@ const replay = ({ body, headers, status }: StoredResponse): HttpServerResponse.H
     : HttpServerResponse.uint8Array(body, { ...options, contentType: others["content-type"] })
 }
 
-const refuse = (
-  status: number,
-  code: string,
-  error: string,
-  headers: Record<string, string> = {}
-): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.jsonUnsafe(
-    { error, code, statusCode: status, metadata: { header: "Idempotency-Key" } },
-    { status, headers }
-  )
+const about = { header: "Idempotency-Key" }
 
-const missing = refuse(400, "IDEMPOTENCY_KEY_MISSING", "Idempotency-Key: is required for this request")
-const malformed = refuse(
-  400,
-  "IDEMPOTENCY_KEY_INVALID",
-  "Idempotency-Key: must be 1 to 255 printable ASCII characters without spaces"
-)
-const reused = refuse(422, "IDEMPOTENCY_KEY_REUSED", "Idempotency-Key: was used for another request")
-const tooLong = refuse(504, "IDEMPOTENT_REQUEST_TIMEOUT", "The request took too long and was given up", {
-  "retry-after": "1"
-})
-const storeAway = refuse(
-  503,
-  "IDEMPOTENCY_STORE_UNAVAILABLE",
-  "It cannot be known now whether this request was carried out",
-  {
-    "retry-after": "1"
-  }
-)
+const missing = () =>
+  new ApiError.InvalidRequest({
+    code: "IDEMPOTENCY_KEY_MISSING",
+    error: "Idempotency-Key: is required for this request",
+    metadata: about
+  })
+
+const malformed = () =>
+  new ApiError.InvalidRequest({
+    code: "IDEMPOTENCY_KEY_INVALID",
+    error: "Idempotency-Key: must be 1 to 255 printable ASCII characters without spaces",
+    metadata: about
+  })
+
+const tooLong = () =>
+  new ApiError.GatewayTimeout({
+    code: "IDEMPOTENT_REQUEST_TIMEOUT",
+    error: "The request took too long and was given up",
+    metadata: about,
+    retryAfter: Duration.seconds(1)
+  })
+
 const gone = (status: number) =>
-  refuse(
-    409,
-    "IDEMPOTENT_RESPONSE_NOT_KEPT",
-    `The request was carried out and answered ${status}; the answer was not kept`
-  )
-const inUse = (retryAfter: Duration.Duration) =>
-  refuse(409, "IDEMPOTENCY_KEY_IN_USE", "A request with this Idempotency-Key is being carried out", {
-    // The holder is expected to be done long before its lease ends.
-    "retry-after": String(Math.max(1, Math.min(5, Math.ceil(Duration.toSeconds(retryAfter)))))
+  new ApiError.Conflict({
+    code: "IDEMPOTENT_RESPONSE_NOT_KEPT",
+    error: `The request was carried out and answered ${status}; the answer was not kept`,
+    metadata: about
   })
 
 const refusalOf = (
-  error: IdempotencyKeyInUse | IdempotencyKeyReused | IdempotencyStoreError | IdempotencyStoreFull
-): HttpServerResponse.HttpServerResponse => {
+  error: IdempotencyKeyInUse | IdempotencyKeyReused | LeaseLost | IdempotencyStoreError | IdempotencyStoreFull
+): ApiError.ApiError => {
   switch (error._tag) {
+    case "LeaseLost":
+      return ApiError.fromRefusal(new IdempotencyKeyInUse({ retryAfter: Duration.seconds(1) }))
     case "IdempotencyKeyInUse":
-      return inUse(error.retryAfter)
-    case "IdempotencyKeyReused":
-      return reused
+      // The holder is expected to be done long before its lease ends.
+      return ApiError.fromRefusal(
+        new IdempotencyKeyInUse({ retryAfter: Duration.min(error.retryAfter, Duration.seconds(5)) })
+      )
     default:
-      return storeAway
+      return ApiError.fromRefusal(error)
   }
 }
 

@@ -10,11 +10,12 @@
  * | defaults | `maxInFlight` 1,000 | exempt: `/health`, `/metrics`, `/admin` and what is below them | priority as around it |
  * |          | `lag`, `thresholds`, `interval` and `retryAfter` as in `LoadShed` |
  */
-import { Duration, Effect, Layer, type Scope } from "effect"
+import { Effect, Layer, type Scope } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { exempts } from "../internal/http/paths.ts"
 import * as LoadShed from "../LoadShed.ts"
 import * as Priority from "../Priority.ts"
+import * as ApiError from "./ApiError.ts"
 
 /** What is measured, and who is refused when. */
 export interface Options<R = never> extends Omit<LoadShed.Options, "signals"> {
@@ -74,7 +75,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
       if (isExempt(request)) return app
       const decided = Effect.matchEffect(shed.execute(Effect.void), {
         onSuccess: () => counted(app),
-        onFailure: (error) => Effect.succeed(refusal(error))
+        onFailure: (error) => Effect.succeed(ApiError.answer(ApiError.fromRefusal(error), request))
       })
       return priority === undefined
         ? decided
@@ -98,16 +99,3 @@ export const layer = <R = never>(
       yield* router.addGlobalMiddleware((app) => middleware(app))
     })
   )
-
-const refusal = ({ priority, retryAfter }: LoadShed.Overloaded): HttpServerResponse.HttpServerResponse => {
-  const seconds = Math.max(1, Math.ceil(Duration.toSeconds(retryAfter)))
-  return HttpServerResponse.jsonUnsafe(
-    {
-      error: "The server has too much to do",
-      code: "OVERLOADED",
-      statusCode: 503,
-      metadata: { priority, retryAfter: seconds }
-    },
-    { status: 503, headers: { "retry-after": String(seconds) } }
-  )
-}

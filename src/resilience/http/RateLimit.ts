@@ -11,12 +11,13 @@
  * | defaults    | exempt: `/health`, all under it and under `/admin`, and `/metrics` | key: the address of the client | cost 1 |
  * | environment | `RATE_LIMIT_ENABLED` true | `RATE_LIMIT_REQUESTS` 100 | `RATE_LIMIT_WINDOW` 60 (seconds) |
  */
-import { Clock, Config, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
+import { Clock, Config, Duration, Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { HttpEffect, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { exempts, pathOf } from "../internal/http/paths.ts"
 import { outOfRange } from "../internal/limits.ts"
 import { sha256Hex } from "../internal/sha256.ts"
 import { formatItem, item, string } from "../internal/structuredFields.ts"
+import * as ApiError from "./ApiError.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import * as RateLimitStore from "./RateLimitStore.ts"
 
@@ -91,10 +92,7 @@ export const make = Effect.fnUntraced(function* <R = never>(
         const first = !away
         away = true
         const log = first ? Effect.logWarning("The store of rate limits does not answer", error) : Effect.void
-        return Effect.andThen(
-          log,
-          onStoreError === "local" ? Effect.orDie(local.take(takes)) : Effect.succeed(undefined)
-        )
+        return Effect.andThen(log, onStoreError === "local" ? Effect.orDie(local.take(takes)) : Effect.fail(error))
       }
     })
 
@@ -116,8 +114,9 @@ export const make = Effect.fnUntraced(function* <R = never>(
       return Effect.gen(function* () {
         const applied = yield* applying(request)
         if (applied.length === 0) return yield* app
-        const decisions = yield* take(applied)
-        if (decisions === undefined) return storeAway
+        const taken = yield* Effect.result(take(applied))
+        if (Result.isFailure(taken)) return ApiError.answer(ApiError.fromRefusal(taken.failure), request)
+        const decisions = taken.success
         const headers = headersOf(applied, decisions, reset, yield* Clock.currentTimeMillis)
         if (!decisions.every(({ allowed }) => allowed)) {
           return refusal(decisions).pipe(HttpServerResponse.setHeaders(headers))
@@ -284,18 +283,12 @@ const checkRules = (rules: ReadonlyArray<Rule<never>> | ReadonlyArray<Rule<unkno
 
 const refusal = (decisions: ReadonlyArray<RateLimitStore.Decision>) => {
   const wait = Math.max(...decisions.map(({ retryAfter }) => Duration.toSeconds(retryAfter)))
-  // What no wait can help is not told to wait.
-  const seconds = wait === Infinity ? undefined : Math.max(1, Math.ceil(wait))
+  const seconds = ApiError.retryAfterSeconds(Duration.seconds(wait))
   return HttpServerResponse.jsonUnsafe(
     { detail: "Too many requests", retry_after: seconds ?? null },
     { status: 429, headers: seconds === undefined ? {} : { "retry-after": String(seconds) } }
   )
 }
-
-const storeAway = HttpServerResponse.jsonUnsafe(
-  { detail: "The limits cannot be checked now", retry_after: 1 },
-  { status: 503, headers: { "retry-after": "1" } }
-)
 
 const headersOf = (
   applied: ReadonlyArray<Applied>,

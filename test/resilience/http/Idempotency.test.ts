@@ -114,7 +114,18 @@ describe("Idempotency", () => {
         assert.strictEqual(codeOf(response), code)
         assert.strictEqual(runs(), status === 201 ? 1 : 0)
         if (code !== undefined) {
-          assert.deepStrictEqual(Object.keys(JSON.parse(response.body)), ["error", "code", "statusCode", "metadata"])
+          const { error, ...said } = JSON.parse(response.body) as { readonly error: string }
+          assert.deepStrictEqual(said, { code, statusCode: 400, metadata: { header: "Idempotency-Key" } } as object)
+          const problem = yield* post(ask, key, "{}", "/charges", { accept: "application/problem+json" })
+          assert.strictEqual(problem.headers["content-type"], "application/problem+json")
+          assert.deepStrictEqual(JSON.parse(problem.body), {
+            type: "about:blank",
+            title: "Bad Request",
+            status: 400,
+            detail: error,
+            code,
+            metadata: { header: "Idempotency-Key" }
+          })
         }
       })
     )
@@ -380,6 +391,9 @@ describe("Idempotency", () => {
         const refused = yield* post(away, "k")
         assert.strictEqual(refused.status, 503)
         assert.strictEqual(refused.headers["retry-after"], "1")
+        assert.strictEqual(codeOf(refused), "STORE_UNAVAILABLE")
+        const problem = yield* post(away, "k", "{}", "/charges", { accept: "application/problem+json" })
+        assert.strictEqual(problem.headers["content-type"], "application/problem+json")
         assert.strictEqual(runs(), 0)
         let tries = 0
         const flaky = yield* serve(

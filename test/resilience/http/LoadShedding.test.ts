@@ -42,9 +42,28 @@ describe("LoadShedding", () => {
           error: "The server has too much to do",
           code: "OVERLOADED",
           statusCode: 503,
-          metadata: { priority: "normal", retryAfter: waits[0] }
+          metadata: { priority: "normal" }
         })
       }).pipe(Random.withSeed("waits"))
+    )
+
+    it.effect("refuses as RFC 9457 has it, if that is what is accepted", () =>
+      Effect.gen(function* () {
+        const ask = yield* serve({ signals: { queue: Effect.succeed(9) } })
+        const answer = yield* ask("/a", { headers: { accept: "application/problem+json" } })
+        assert.strictEqual(answer.status, 503)
+        assert.strictEqual(answer.headers["content-type"], "application/problem+json")
+        assert.strictEqual(answer.headers["vary"], "accept")
+        assert.isAtLeast(Number(answer.headers["retry-after"]), 1)
+        assert.deepStrictEqual(JSON.parse(answer.body), {
+          type: "about:blank",
+          title: "Service Unavailable",
+          status: 503,
+          detail: "The server has too much to do",
+          code: "OVERLOADED",
+          metadata: { priority: "normal" }
+        })
+      })
     )
 
     it.effect.each([

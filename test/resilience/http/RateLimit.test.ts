@@ -19,6 +19,7 @@ const routes = Layer.mergeAll(
   ok("/health"),
   ok("/health/ready"),
   ok("/metrics"),
+  ok("/admin/limits/reload"),
   ok("/users/:id"),
   HttpRouter.add("GET", "/dies", Effect.die(new Error("broken")))
 )
@@ -77,6 +78,7 @@ describe("RateLimit", () => {
       ["/health", 200, false],
       ["/health/ready", 200, false],
       ["/metrics", 200, false],
+      ["/admin/limits/reload", 200, false],
       ["/metrics?x=1", 200, false],
       ["/healthy", 404, true],
       ["/HEALTH", 200, true]
@@ -215,7 +217,28 @@ describe("RateLimit", () => {
         const refused = yield* strict("/a")
         assert.strictEqual(refused.status, 503)
         assert.strictEqual(refused.headers["retry-after"], "1")
+        const said = {
+          code: "STORE_UNAVAILABLE",
+          metadata: {},
+          error: "The limits cannot be checked now",
+          statusCode: 503
+        }
+        assert.deepStrictEqual(JSON.parse(refused.body), said)
+        const problem = yield* strict("/a", { headers: { accept: "application/problem+json" } })
+        assert.strictEqual(problem.headers["content-type"], "application/problem+json")
+        assert.deepInclude(JSON.parse(problem.body), { status: 503, detail: said.error, code: said.code })
         assert.strictEqual((yield* strict("/health")).status, 200)
+      })
+    )
+
+    it.effect("refuses with the same body, whatever is accepted", () =>
+      Effect.gen(function* () {
+        const ask = yield* serve(RateLimit.layer({ rules: [{ name: "default", policy: limit(1) }] }))
+        yield* ask("/a")
+        const answer = yield* ask("/a", { headers: { accept: "application/problem+json" } })
+        assert.strictEqual(answer.status, 429)
+        assert.strictEqual(answer.headers["content-type"], "application/json")
+        assert.deepStrictEqual(JSON.parse(answer.body), { detail: "Too many requests", retry_after: 60 })
       })
     )
 
