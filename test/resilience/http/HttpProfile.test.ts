@@ -160,6 +160,22 @@ describe("HttpResilience.fromProfile", () => {
       })
     )
 
+    it.effect.each([
+      ["standard", 2],
+      ["facade", 1]
+    ] as const)("in the order %s, measures %i times in a call with two attempts", ([order, samples]) =>
+      Effect.gen(function* () {
+        const retry = { schedule: "delays", delays: [10] }
+        const { client, parts } = yield* clientOf({ order, timeout: { ceiling: "10 seconds" }, retry }, [
+          { status: 503, after: 10 },
+          { after: 10 }
+        ])
+        yield* settled(client.get(url))
+        if (parts.timeout === undefined || Duration.isDuration(parts.timeout)) return assert.fail("not adaptive")
+        assert.strictEqual((yield* parts.timeout.state).samples, samples)
+      })
+    )
+
     it.effect("has an adaptive timeout and a deadline", () =>
       Effect.gen(function* () {
         const { client, parts } = yield* clientOf(
