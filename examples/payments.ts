@@ -2,6 +2,7 @@
  * Sends 1,000 requests at once to the payment service, with 100 keys, and counts the charges: there are 100.
  */
 import { ConfigProvider, Console, Effect, Layer, Schedule } from "effect"
+import { Shutdown } from "effect-resilience/http"
 import * as IdempotencySql from "effect-resilience/http/Idempotency/Sql"
 import { HttpRouter } from "effect/http"
 import { SqlClient } from "effect/sql"
@@ -13,6 +14,7 @@ const program = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const app = Service.layer.pipe(
     Layer.provide(IdempotencySql.layer()),
+    Layer.provide(Shutdown.layer()),
     Layer.provide(Layer.succeed(SqlClient.SqlClient, sql)),
     Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord({ RATE_LIMIT_REQUESTS: "2000" })))
   )

@@ -1,10 +1,21 @@
 /**
  * Takes payments, each once: a charge and its `Idempotency-Key` are one transaction of the database.
  *
- * Limits, keys and health come from the toolkit; what is written here is the charge.
+ * All but the charge comes from the toolkit: the layers at the end are the whole server, from the outermost inwards.
  */
 import { Effect, Layer, Schema } from "effect"
-import { Idempotency, LoadShedding, RateLimit, RateLimitStore } from "effect-resilience/http"
+import {
+  ApiError,
+  Health,
+  Idempotency,
+  LoadShedding,
+  RateLimit,
+  RateLimitStore,
+  RequestContext,
+  RequestLog,
+  RequestTimeout,
+  Shutdown
+} from "effect-resilience/http"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { SqlClient } from "effect/sql"
 
@@ -21,36 +32,35 @@ export const createTable = SqlClient.SqlClient.use(
 
 const charge = (sql: SqlClient.SqlClient) =>
   Effect.gen(function* () {
-    const { account, amount } = yield* HttpServerRequest.schemaBodyJson(Charge)
+    const { account, amount } = yield* HttpServerRequest.schemaBodyJson(Charge).pipe(ApiError.orInvalid("body"))
     const rows = yield* sql<{ id: number }>`INSERT INTO charge ${sql.insert({ account, amount })} RETURNING id`
-    return yield* HttpServerResponse.json({ ...rows[0], account, amount }, { status: 201 })
+    return HttpServerResponse.jsonUnsafe({ ...rows[0], account, amount }, { status: 201 })
   }).pipe(
-    Effect.catchTag("SchemaError", ({ message }) =>
-      HttpServerResponse.json(
-        { error: message, code: "INVALID_REQUEST", statusCode: 400, metadata: {} },
-        { status: 400 }
-      )
+    Effect.catchTag("SqlError", (error) =>
+      Effect.andThen(Effect.logError("A charge was not written", error), Effect.fail(new ApiError.DatabaseFailed({})))
     )
   )
 
-const ready = (sql: SqlClient.SqlClient) =>
-  Effect.match(sql`SELECT 1`, {
-    onFailure: () => HttpServerResponse.jsonUnsafe({ status: "unhealthy" }, { status: 503 }),
-    onSuccess: () => HttpServerResponse.jsonUnsafe({ status: "healthy" })
-  })
+const charges = Layer.unwrap(
+  Effect.map(SqlClient.SqlClient, (sql) => HttpRouter.add("POST", "/charges", charge(sql)))
+).pipe(Layer.provide(Idempotency.layer({ required: true, lease: "2 seconds", maxDuration: "10 seconds" })))
 
-const routes = HttpRouter.use((router) =>
+const health = Layer.unwrap(
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    yield* router.add("POST", "/charges", charge(sql))
-    yield* router.add("GET", "/health/ready", ready(sql))
-    yield* router.add("GET", "/health/live", HttpServerResponse.jsonUnsafe({ status: "healthy" }))
+    const { phase } = yield* Shutdown.Shutdown
+    const checks = { database: { check: Effect.asVoid(sql`SELECT 1`), timeout: "2 seconds" } } as const
+    return Health.layerRoutes({ phase }).pipe(Layer.provide(Health.layer({ checks })))
   })
 )
 
-/** The routes, on a database and a store of keys that is in it. */
+/** The routes, on a database, a store of keys that is in it, and the life of the server. */
 export const layer = Layer.mergeAll(
-  routes.pipe(Layer.provide(Idempotency.layer({ required: true, lease: "2 seconds", maxDuration: "10 seconds" }))),
+  RequestContext.layer(),
+  Shutdown.layerMiddleware,
+  RequestLog.layer(),
+  LoadShedding.layer({ lag: { bearable: "500 millis" } }),
   RateLimit.layerConfig(),
-  LoadShedding.layer({ lag: { bearable: "500 millis" } })
+  RequestTimeout.layerConfig(),
+  ApiError.around(Layer.merge(charges, health))
 ).pipe(Layer.provide(RateLimitStore.layerMemory()))

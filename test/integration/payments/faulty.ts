@@ -5,7 +5,7 @@ import { createServer } from "node:http"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect, Layer, Logger } from "effect"
-import { IdempotencyStore } from "effect-resilience/http"
+import { IdempotencyStore, Shutdown } from "effect-resilience/http"
 import * as Sql from "effect-resilience/http/Idempotency/Sql"
 import { HttpEffect, HttpRouter, HttpServer } from "effect/http"
 import * as Service from "../../../examples/payments/Service.ts"
@@ -69,6 +69,7 @@ const main = Layer.effectDiscard(
     HttpRouter.serve(Layer.merge(Service.layer, answering), { disableLogger: true, disableListenLog: true })
   ),
   Layer.provide(Store),
+  Layer.provide(Shutdown.layer()),
   Layer.provide(Layer.effectDiscard(Effect.andThen(Service.createTable, Sql.createTable()))),
   Layer.provide(
     Layer.mergeAll(
