@@ -251,12 +251,11 @@ export function make<K extends Key, A, E, R>(
   const { lookup } = options
   const withLookup = ({ answered, cache }: ReturnType<typeof makeUnsafe<K, A, E>>) => {
     if (lookup === undefined) return cache
-    const find = (key: K) => Effect.suspend(() => lookup(key))
     return {
       ...cache,
-      get: (key: K) => answered(key, find, undefined),
+      get: (key: K) => answered(key, lookup, undefined),
       getWith: ({ key, skipCache, timeToLive }: { readonly key: K } & CallOptions<K, A, E>) =>
-        skipCache === true ? find(key) : answered(key, find, timeToLive)
+        skipCache === true ? Effect.suspend(() => lookup(key)) : answered(key, lookup, timeToLive)
     }
   }
   if (options.refresh === undefined) return Effect.sync(() => withLookup(makeUnsafe(options)))
@@ -332,7 +331,8 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
     flights.underWay(shared, key) === undefined
 
   const shared = flights.make<K, A, E, MillisOf<K, A, E>>({
-    find: (key, fiber) => {
+    find: (key, fiber, since) => {
+      if (since === kept.changes) return undefined
       const entry = kept.use(key, fiber)
       return entry === undefined ? undefined : answer(entry)
     },
@@ -345,6 +345,7 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
         return undefined
       }
       const now = nowMillisUnsafe(fiber)
+      kept.changes++
       entry.terms.failure = exit.cause
       entry.terms.retryFrom = millis > 0 ? now + millis : now
       const staleMillis = now - entry.terms.freshUntil
@@ -382,11 +383,11 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
   const miss = <R>(
     key: K,
     fiber: Fiber.Fiber<unknown, unknown>,
-    work: Effect.Effect<A, E, R>,
+    work: (key: K) => Effect.Effect<A, E, R>,
     millisToLive: MillisOf<K, A, E>
   ) => {
     kept.sweep(2, fiber)
-    const answer = flights.join(shared, fiber, key, work, millisToLive)
+    const answer = flights.join(shared, fiber, key, work, millisToLive, kept.changes)
     return onJoin === undefined || flights.underWay(shared, key) === undefined
       ? answer
       : flights.observed(onJoin, key, answer)
@@ -454,8 +455,15 @@ const makeUnsafe = <K extends Key, A, E>(options: AnyOptions<K, A, E>) => {
       if (entry !== undefined && entry.terms === undefined) return hit(key, entry.value)
       const millis = timeToLive === undefined ? millisToLive : millisOf(timeToLive)
       const found = entry === undefined ? undefined : answer(entry)
-      if (entry === undefined || found === undefined) return miss(key, fiber, work(key), millis)
-      if (isDue(entry)) startRefresh([key], fiber, work(key), flights.whole, millis)
+      if (entry === undefined || found === undefined) return miss(key, fiber, work, millis)
+      if (isDue(entry))
+        startRefresh(
+          [key],
+          fiber,
+          Effect.suspend(() => work(key)),
+          flights.whole,
+          millis
+        )
       return found
     })
 

@@ -53,7 +53,7 @@ export const make = <K extends Key, A, E = never>(options: Options<K> = {}): Eff
         ({ key }) =>
         (self) =>
           Effect.withFiber((fiber) => {
-            const answer = flights.join(shared, fiber, key, self, undefined)
+            const answer = flights.join(shared, fiber, key, () => self, undefined)
             return onJoin === undefined || flights.underWay(shared, key) === undefined
               ? answer
               : flights.observed(onJoin, key, answer)

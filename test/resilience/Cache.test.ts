@@ -267,7 +267,7 @@ describe("Cache", () => {
       })
     )
 
-    it.effect.each([1, 2, 3, 4, 5])("looks up once although another call comes at its operation %s", (at) =>
+    it.effect.each([1, 2, 3, 4])("looks up once although another call comes at its operation %s", (at) =>
       Effect.gen(function* () {
         const { asked, lookup } = makeSource()
         const cache = yield* Cache.make({ lookup, capacity: 10, timeToLive: "1 minute" })

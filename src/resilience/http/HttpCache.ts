@@ -472,18 +472,21 @@ const makeUnsafe = (options: Options, keeps: boolean) => {
             if (found === undefined) counts.misses++
             else counts.joined++
             const work = land(current, request, url, known, asks, fwd)
-            return Effect.flatMap(flights.join(shared, fiber, current.id, work, undefined), (landed) => {
-              if (landed._tag === "Whole" && stored.matches(landed.response, request.headers)) {
-                if (landed.response.happened.detail === standsInDetail) counts.stale++
-                return Effect.succeed(toResponse(landed.response, request, found !== undefined))
+            return Effect.flatMap(
+              flights.join(shared, fiber, current.id, () => work, undefined),
+              (landed) => {
+                if (landed._tag === "Whole" && stored.matches(landed.response, request.headers)) {
+                  if (landed.response.happened.detail === standsInDetail) counts.stale++
+                  return Effect.succeed(toResponse(landed.response, request, found !== undefined))
+                }
+                if (landed._tag === "Live" && !landed.live.taken) {
+                  landed.live.taken = true
+                  const { connection, happened, response } = landed.live
+                  return Effect.succeed(handedOver(response, connection, signal, happened))
+                }
+                return forward(request, signal, { fwd })
               }
-              if (landed._tag === "Live" && !landed.live.taken) {
-                landed.live.taken = true
-                const { connection, happened, response } = landed.live
-                return Effect.succeed(handedOver(response, connection, signal, happened))
-              }
-              return forward(request, signal, { fwd })
-            })
+            )
           }),
           () => {
             if (pending === undefined || --pending.callers > 0) return undefined

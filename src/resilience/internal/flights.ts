@@ -63,7 +63,7 @@ export interface Flights<K, A, E, T = undefined> {
   /** Calls that waited for the run of another. */
   joined: number
   /** Looks for an answer that makes a run unnecessary. */
-  readonly find: (key: K, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E> | undefined
+  readonly find: (key: K, fiber: Fiber.Fiber<unknown, unknown>, since: number) => Effect.Effect<A, E> | undefined
   /**
    * Receives the result of a run that nothing interrupted, cut off or refuted, and returns the answer to those who wait if
    * it is another. What it throws becomes the run's defect.
@@ -89,19 +89,23 @@ export const make = <K, A, E, T = undefined>(
   land: options.land
 })
 
-/** Waits for the run of `key`, or starts `work` as that run. `fiber` must be the one that evaluates the result. */
+/**
+ * Waits for the run of `key`, or starts `work` as that run. `fiber` must be the one that evaluates the result. `since` says
+ * when the caller has looked for an answer itself, in whatever `find` counts by.
+ */
 export const join = <K, A, E, R, T>(
   flights: Flights<K, A, E, T>,
   fiber: Fiber.Fiber<unknown, unknown>,
   key: K,
-  work: Effect.Effect<A, E, R>,
-  terms: T
+  work: (key: K) => Effect.Effect<A, E, R>,
+  terms: T,
+  since = 0
 ): Effect.Effect<A, E, R> =>
   // Everything happens in the one step that registers a callback: before it there is nothing to undo, after it the
   // handler of an interruption is in place.
   Effect.callback<A, E, R>((resume) => {
     // The fiber may have been suspended since the caller looked.
-    const found = flights.find(key, fiber)
+    const found = flights.find(key, fiber, since)
     if (found !== undefined) return resume(found)
     const current = underWay(flights, key)
     if (current !== undefined) {
@@ -124,7 +128,7 @@ export const join = <K, A, E, R, T>(
     wait(flight, resume)
     flights.starting = flight
     // The fiber's context holds R: the type of the returned effect asks for it.
-    const isOver = launch(flights, fiber, run, work as Effect.Effect<A, E>, whole, terms)
+    const isOver = launch(flights, fiber, run, made(work, key) as Effect.Effect<A, E>, whole, terms)
     flights.starting = flight.outer
     flight.outer = undefined
     if (isOver) return undefined
@@ -137,7 +141,17 @@ export const underWay = <K, A, E, T>(flights: Flights<K, A, E, T>, key: K): Flig
   for (let flight = flights.starting; flight !== undefined; flight = flight.outer) {
     if (flight.key === key && flight.open) return flight
   }
-  return flights.byKey.get(key)
+  return flights.byKey.size === 0 ? undefined : flights.byKey.get(key)
+}
+
+// The work of a run. What the function throws is a defect of the run, as if it had happened in it: a `try`, because a
+// suspended effect for every look-up costs more than all else that one has to be asked for.
+const made = <K, A, E, R>(work: (key: K) => Effect.Effect<A, E, R>, key: K): Effect.Effect<A, E, R> => {
+  try {
+    return work(key)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
 }
 
 /**
@@ -156,7 +170,7 @@ export const joinMany = <K, A, E, R, T>(
     const joined: Array<Flight<K, A, E>> = []
     const asked: Array<K> = []
     for (const key of keys) {
-      const found = flights.find(key, fiber)
+      const found = flights.find(key, fiber, -1)
       answers.set(key, found ?? nothing)
       if (found !== undefined) continue
       const current = underWay(flights, key)

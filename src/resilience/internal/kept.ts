@@ -66,6 +66,8 @@ export interface Terms {
 /** Values by key, in order of their use. */
 export class Kept<K, V> {
   evictions = 0
+  /** How often something came that was not there before: as long as it is the same, nobody finds more than he found. */
+  changes = 0
   expirations = 0
   weight = 0
   private readonly byKey = new Map<K, Entry<K, V>>()
@@ -126,6 +128,7 @@ export class Kept<K, V> {
       this.expiryOf(now, demands === undefined ? millis : millis + demands.graceMillis),
       demands === undefined ? undefined : termsOf(now, millis, demands)
     )
+    this.changes++
     this.byKey.set(key, entry)
     this.append(entry)
     if (entry.terms !== undefined) this.register(entry, entry.terms)
