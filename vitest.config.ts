@@ -11,6 +11,7 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     pool: "forks",
+    maxWorkers: "100%",
     execArgv: ["--conditions=effect-resilience-source"]
   }
 })
