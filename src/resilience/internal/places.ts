@@ -366,9 +366,11 @@ export const enterNow = <A, E, E1, R>(
       call = new Call<E>(line)
       return places.admit(call, through(inner, self), fiber)
     }),
-    (exit) =>
-      // A scope that has been closed gives it back at once.
-      scope !== undefined && exit._tag === "Success" ? Scope.addFinalizer(scope, Effect.sync(leave)) : leave()
+    scope === undefined
+      ? leave
+      : (exit) =>
+          // A scope that has been closed gives it back at once.
+          exit._tag === "Success" ? Scope.addFinalizer(scope, Effect.sync(leave)) : leave()
   )
 }
 
