@@ -35,7 +35,8 @@ export const momentMillisUnsafe = (fiber: Fiber.Fiber<unknown, unknown>): number
   return now
 }
 
-const realClock = Context.get(Context.empty(), Clock.Clock)
+/** Effect's own clock: the one of every fiber that was given no other. */
+export const realClock = Context.get(Context.empty(), Clock.Clock)
 
 let moment = 0
 let readingsLeft = 0

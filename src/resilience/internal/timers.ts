@@ -5,7 +5,8 @@
  * line, which one timer of the platform serves: to set and to cancel one is a matter of a few pointers. On any other clock,
  * such as that of a test, each is a fiber that sleeps.
  */
-import { Clock, Context, Duration, Effect, type Fiber } from "effect"
+import { Clock, Duration, Effect, type Fiber } from "effect"
+import { realClock } from "./monotonic.ts"
 
 /** Cancels what has not been called back yet. */
 export type Cancel = () => void
@@ -22,8 +23,6 @@ export const afterMillisUnsafe = (fiber: Fiber.Fiber<unknown, unknown>, millis: 
   })
   return () => sleeping.interruptUnsafe()
 }
-
-const realClock = Context.get(Context.empty(), Clock.Clock)
 
 // The platform's timers take no more.
 const maxTimerMillis = 2 ** 31 - 1
